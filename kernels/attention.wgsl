@@ -5,6 +5,10 @@
 // {{ per_lane }} tokens of one head{{ ", elements in parts of " ~ part if part != d else "" }};
 // keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels`
 // counts vectors of {{ vector }}.
+//% tune lanes_held in [64, 16, 32]
+//% tune per_lane in [1, 2]
+//% tune block_narrow in [2, 4]
+//% tune staged in [32, 16]
 //% if masked
 // Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens],
 // itself among them.

@@ -4,6 +4,9 @@
 // A workgroup makes {{ tile }} rows by {{ outputs }} outputs: its {{ lanes }} lanes take every
 // {{ lanes }}th vector of inputs each, then add up through workgroup memory in a fixed order.
 // `into` counts vectors of {{ vector_in }}.
+//% tune lanes in [64, 16, 32]
+//% tune rows in [4, 8]
+//% tune outputs in [4, 8]
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"

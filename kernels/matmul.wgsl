@@ -5,6 +5,9 @@
 // Register tile: {{ tile }} rows by 64 outputs a workgroup, lanes along the outputs. Rows come from
 // the workgroup's number alone, so that x is loaded once for all lanes. No barrier.
 // `channels` counts vectors of {{ vector_out }}.
+//% tune rows in [16, 8, 24]
+//% tune lanes in [8, 4, 16]
+//% tune unroll in [1, 4, 8]
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% import "shared/lora" as lr

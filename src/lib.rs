@@ -62,7 +62,8 @@
 //! These stand on lower levels, which are public for who builds networks or kernels of his own:
 //! [`backend`] (a [`Device`] runs what is planned: wgpu's Vulkan, Metal or DirectX 12, or the
 //! processor), [`graph`] (tensors, operations, gradients, plans), [`models`] (networks as graphs),
-//! [`scheduler`] (noise schedules and samplers).
+//! [`scheduler`] (noise schedules and samplers), `workbench` (kernels in WGSL checked, measured and
+//! tuned).
 //!
 //! # Long calls
 //!
@@ -115,6 +116,8 @@ pub mod scheduler;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod training;
+#[cfg(feature = "wgpu")]
+pub mod workbench;
 
 // What the rooms above are built of. What of them somebody outside needs stands in those.
 mod file_kind;

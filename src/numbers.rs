@@ -108,7 +108,7 @@ macro_rules! numbers {
     };
 }
 
-numbers!(usize, u64, u32, i32, f32, f64);
+numbers!(usize, u64, u32, u16, i32, f32, f64);
 
 #[cfg(test)]
 mod tests {

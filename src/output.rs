@@ -39,6 +39,16 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     Ok(())
 }
 
+/// The folder where this user's programs keep what they would else find out again: `MOS_CACHE` in
+/// the environment, or the system's own. None where that is `off`, or where there is no home.
+pub fn cache_folder() -> Option<PathBuf> {
+    match std::env::var_os("MOS_CACHE").filter(|folder| !folder.is_empty()) {
+        Some(off) if off.eq_ignore_ascii_case("off") => None,
+        Some(folder) => Some(folder.into()),
+        None => Some(directories::ProjectDirs::from("", "", "mos")?.cache_dir().to_path_buf()),
+    }
+}
+
 /// Whether [`write()`] could write to `path`, as far as can be told before: long work should not
 /// end in a closed folder. Folders that are missing are not made; that they could be is checked.
 ///

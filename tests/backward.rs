@@ -1,5 +1,5 @@
-//! Every kernel of the backward pass against its operation's plain-Rust twin, over odd shapes, on
-//! whatever adapter is there.
+//! Every kernel of the backward pass against its operation's reference implementation, over odd
+//! shapes, on whatever adapter is there.
 
 use mixofshow::graph::ops::{Function, Moments};
 use mixofshow::graph::{Graph, Result, Tensor};

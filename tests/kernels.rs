@@ -1,5 +1,5 @@
-//! Every kernel against its operation's plain-Rust twin, over odd shapes, on whatever adapter is
-//! there.
+//! Every kernel against its operation's reference implementation, over odd shapes, on whatever
+//! adapter is there.
 
 use std::collections::HashMap;
 use std::sync::Arc;

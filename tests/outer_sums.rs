@@ -1,5 +1,5 @@
-//! Sums of outer products: the kernel against its plain-Rust twin and against f64, in place and
-//! not.
+//! Sums of outer products: the kernel against its reference implementation and against f64, in
+//! place and not.
 
 use std::collections::HashMap;
 use std::ops::Range;

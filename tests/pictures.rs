@@ -9,7 +9,8 @@ use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::graph::Array;
 use mixofshow::picture::{Mask, Picture, psnr};
-use mixofshow::pipeline::{Generated, Pipeline, Request};
+use mixofshow::pipeline::{Generated, Hires, Pipeline, Request};
+use mixofshow::scheduler::spacing::Schedule;
 use mixofshow::unwatched;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -78,7 +79,8 @@ fn the_reference_pictures_are_of_these_weights() {
 fn request(case: &Value) -> Request {
     let text = |key: &str| case[key].as_str().unwrap().to_string();
     let number = |key: &str| case[key].as_u64().unwrap();
-    let image = case["kind"] != "text";
+    let image = case["kind"] == "image" || case["kind"] == "inpaint";
+    let strength = case["strength"].as_f64().unwrap();
     Request {
         prompt: text("prompt"),
         negative_prompt: text("negative_prompt"),
@@ -87,11 +89,17 @@ fn request(case: &Value) -> Request {
         steps: number("steps") as usize,
         guidance: case["guidance"].as_f64().unwrap() as f32,
         sampler: Some(text("sampler").parse().unwrap()),
-        karras: case["karras"].as_bool().unwrap(),
+        schedule: case["karras"].as_bool().unwrap().then_some(Schedule::Karras),
+        guidance_rescale: case["guidance_rescale"].as_f64().unwrap() as f32,
         seed: number("seed"),
         clip_skip: number("clip_skip") as usize,
         image: image.then(|| Picture::open(fixture("original.webp")).unwrap()),
-        strength: case["strength"].as_f64().unwrap(),
+        strength,
+        hires: (case["kind"] == "hires").then(|| Hires {
+            scale: 1.5,
+            strength,
+            ..Hires::default()
+        }),
         mask: (case["kind"] == "inpaint").then(|| Mask::open(fixture("mask.png")).unwrap()),
         ..Request::default()
     }
@@ -423,4 +431,140 @@ fn wrong_options_are_named() {
     let latents = Array::f32([1, 8, 8, 3], vec![0.0; 192]);
     let error = pipeline().decode(&latents, None).unwrap_err().to_string();
     assert!(error.contains("[1, 8, 8, 3]"), "{error}");
+}
+
+/// Guidance and the sampler's update on the host are those of the device.
+#[test]
+fn the_host_steps_as_the_device_does() {
+    for sampler in ["pndm", "dpmpp-2m-sde", "heun"] {
+        let sampler = Some(sampler.parse().unwrap());
+        let request = Request { sampler, guidance: 5.0, ..short("a red cat", 4) };
+        let plain = generate(&request);
+        let hardly = Request { guidance_rescale: 1e-30, ..request.clone() };
+        let decibels = psnr(&plain.pictures[0], &generate(&hardly).pictures[0]).unwrap();
+        assert!(decibels > 50.0, "{sampler:?}: {decibels:.1} dB");
+    }
+}
+
+#[test]
+fn guidance_acts_in_its_part_of_the_steps() {
+    let request = Request { guidance: 6.0, ..short("a red cat", 4) };
+    let of = |guidance_interval| {
+        generate(&Request { guidance_interval, ..request.clone() }).pictures.remove(0)
+    };
+    let whole = of([0.0, 1.0]);
+    assert_eq!(whole, generate(&request).pictures[0]);
+    let unguided = generate(&Request { guidance: 1.0, ..request.clone() }).pictures.remove(0);
+    // So short a part holds no whole step.
+    assert!(psnr(&of([0.0, 0.1]), &unguided).unwrap() > 50.0);
+    let half = of([0.4, 1.0]);
+    assert!(psnr(&half, &unguided).unwrap() < 45.0 && psnr(&half, &whole).unwrap() < 45.0);
+    // Told where there is none.
+    let told = generate(&Request { guidance: 1.0, guidance_rescale: 0.5, ..request });
+    assert!(
+        told.warnings.iter().any(|w| w.contains("there is no guidance")),
+        "{:?}",
+        told.warnings
+    );
+}
+
+/// The error of cached deep layers, in decibels from the full run. More is found again in many
+/// small steps than in few large ones.
+#[test]
+fn cached_deep_layers_change_a_picture_a_little() {
+    let sampler = Some("ddim".parse().unwrap());
+    let size = Some(128);
+    let request = Request {
+        sampler,
+        steps: 40,
+        width: size,
+        height: size,
+        ..short("a red cat in the snow", 9)
+    };
+    let full = generate(&request);
+    assert_eq!(full.pictures, generate(&Request { cache: 1, ..request.clone() }).pictures);
+    let mut last = f64::INFINITY;
+    for (cache, least) in [(2, 22.0), (3, 18.0), (6, 12.0)] {
+        let cached = generate(&Request { cache, ..request.clone() });
+        let decibels = psnr(&full.pictures[0], &cached.pictures[0]).unwrap();
+        println!("every {cache}: {decibels:.1} dB, {:?} {:?}", cached.stages, full.stages);
+        save(&format!("cache-{cache}"), &cached.pictures[0]);
+        save("cache-full", &full.pictures[0]);
+        assert!(decibels >= least && decibels < last, "every {cache}: {decibels:.1} dB");
+        last = decibels;
+    }
+    // A whole run of whole steps, though through the host.
+    let whole = generate(&Request { cache: 2, steps: 1, ..request.clone() });
+    let alone = generate(&Request { steps: 1, ..request });
+    assert!(psnr(&whole.pictures[0], &alone.pictures[0]).unwrap() > 50.0);
+}
+
+/// Shown or not, a picture is the same; and what is shown becomes like it.
+#[test]
+fn previews_come_near_the_picture_and_change_nothing() {
+    let size = Some(128);
+    let request =
+        Request { steps: 12, width: size, height: size, ..short("a red cat in the snow", 9) };
+    let plain = generate(&request);
+    let mut seen = Vec::new();
+    let made = {
+        let asked = Request { preview: Some(4), ..request.clone() };
+        let mut pipeline = pipeline();
+        let prepared = pipeline.prepare(&asked).unwrap();
+        let mut pictures = Vec::new();
+        pipeline
+            .make_shown(
+                prepared,
+                &mut unwatched,
+                &mut |_, _, picture| {
+                    pictures.push(picture);
+                    Ok::<_, mixofshow::pipeline::Error>(())
+                },
+                &mut |preview| {
+                    assert_eq!((preview.first, preview.of), (0, preview.of));
+                    seen.push((preview.done, preview.pictures[0].clone()));
+                },
+            )
+            .unwrap();
+        pictures
+    };
+    assert_eq!(made, plain.pictures);
+    // PNDM calls the model once more than it has steps.
+    assert_eq!(seen.iter().map(|(done, _)| *done).collect::<Vec<_>>(), [4, 8, 12]);
+    // Of cells: a preview has no more.
+    let cells = |picture: &Picture| picture.resized(16, 16).unwrap();
+    let likeness: Vec<f64> =
+        seen.iter().map(|(_, picture)| psnr(&cells(picture), &cells(&made[0])).unwrap()).collect();
+    println!("previews: {likeness:.1?} dB");
+    save("preview-made", &made[0]);
+    seen.iter().for_each(|(done, picture)| save(&format!("preview-{done}"), picture));
+    assert!(likeness[2] > likeness[0] && likeness[2] > 15.0, "{likeness:?}");
+}
+
+/// A second pass is image to image from the first one's latents, enlarged.
+#[test]
+fn a_second_pass_goes_on_from_the_first() {
+    use mixofshow::pipeline::{LatentFilter, Upscaler};
+    let request = short("a red cat", 4);
+    let hires = Hires { scale: 1.5, strength: 0.7, steps: Some(5), ..Hires::default() };
+    let larger = generate(&Request { hires: Some(hires.clone()), ..request.clone() });
+    assert_eq!((larger.width, larger.height), (96, 96));
+    let first = generate(&request);
+    let enlarged = LatentFilter::Bilinear.enlarge(&first.latents, [12, 12]);
+    let by_hand = generate(&Request {
+        width: Some(96),
+        height: Some(96),
+        strength: 0.7,
+        steps: 5,
+        from_latents: Some(enlarged),
+        ..request.clone()
+    });
+    assert_eq!(larger.pictures, by_hand.pictures);
+    let pixels = Hires { upscaler: Upscaler::Lanczos, ..hires.clone() };
+    let other = generate(&Request { hires: Some(pixels), ..request.clone() });
+    assert_eq!((other.width, other.height), (96, 96));
+    assert_ne!(other.pictures, larger.pictures);
+    let too_large = Hires { scale: 17.0, ..hires };
+    let error = pipeline().prepare(&Request { hires: Some(too_large), ..request }).err().unwrap();
+    assert!(error.to_string().contains("hires is 17"), "{error}");
 }

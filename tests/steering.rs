@@ -383,7 +383,13 @@ fn control_net(folder: &Path) -> PathBuf {
     let sample = graph.input("sample", [1, 8, 8, typed.unet.in_channels]);
     let time = graph.input("time", [1, first]);
     let text = [graph.input("text", [1, 7, typed.unet.cross_attention_dim])];
-    let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
+    let inputs = ControlNetInputs {
+        sample,
+        time,
+        addition: None,
+        prompt: Encodings::Text(&text),
+        embedding,
+    };
     controlnet::controlnet(&mut Layers::new(&mut graph), &typed, &inputs).unwrap();
     let folder = folder.join("control");
     write_network(&folder, &graph, &config);

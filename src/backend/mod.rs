@@ -44,6 +44,17 @@ pub struct Cost {
     pub bytes: u64,
 }
 
+/// What one command or step of a run took.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    /// The operation, with its kernel where that has another name.
+    pub what: String,
+    /// The dotted path of its layer.
+    pub layer: String,
+    /// Of this one.
+    pub cost: Cost,
+}
+
 /// Looks at the result of a step as it runs: operation, layer, values. False ends the run.
 pub type Look<'a> = &'a mut dyn FnMut(&str, &str, &[f32]) -> bool;
 
@@ -138,6 +149,17 @@ pub trait Executable: Send + Sync {
     /// # Errors
     /// A device that failed.
     fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>>;
+
+    /// Runs step by step and tells what each took, in order; where steps are not known, operation
+    /// by operation. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// A device that failed.
+    fn timeline(&self, clock: &dyn Fn() -> f64) -> Result<Vec<Timed>> {
+        let costs = self.profile(clock)?;
+        let timed = |(what, cost)| Timed { what, layer: String::new(), cost };
+        Ok(costs.into_iter().map(timed).collect())
+    }
 
     /// Floating-point operations of a run.
     fn flops(&self) -> u64;

@@ -15,11 +15,14 @@ pub enum Precision {
     F16,
     /// Twice the memory of f16; nothing is rounded.
     F32,
+    /// Matrices in blocks of 8-bit numbers with a factor each, as GGUF's Q8_0 has them: half of
+    /// f16's memory, on the processor. All else, and on other devices everything, in 16 bits.
+    Q8,
 }
 
 impl Precision {
     /// All, in the order in which they are listed for people.
-    pub const ALL: [Self; 3] = [Self::AsStored, Self::F16, Self::F32];
+    pub const ALL: [Self; 4] = [Self::AsStored, Self::F16, Self::F32, Self::Q8];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Precision {
             Self::AsStored => "as-stored",
             Self::F16 => "f16",
             Self::F32 => "f32",
+            Self::Q8 => "q8_0",
         }
     }
 
@@ -34,7 +38,7 @@ impl Precision {
     pub(crate) fn is_half(self, stored: StoredAs) -> bool {
         match self {
             Precision::AsStored => stored != StoredAs::F32,
-            Precision::F16 => true,
+            Precision::F16 | Precision::Q8 => true,
             Precision::F32 => false,
         }
     }
@@ -48,7 +52,7 @@ impl fmt::Display for Precision {
 
 /// A name that is no precision's.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown precision `{0}`: expected as-stored, f16 or f32")]
+#[error("unknown precision `{0}`: expected as-stored, f16, f32 or q8_0")]
 pub struct UnknownPrecision(pub String);
 
 impl FromStr for Precision {

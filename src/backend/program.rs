@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Cost, Device, Executable, Look, Precision, Result, View, WeightStore};
+use super::{Cost, Device, Executable, Look, Precision, Result, Timed, View, WeightStore};
 use crate::graph::{
     self, Array, Data, Element, Graph, Origin, ParameterSource, Plan, Shape, Tensor,
 };
@@ -284,6 +284,14 @@ impl Program {
     /// A device that failed.
     pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
         self.compiled.profile(clock)
+    }
+
+    /// Runs step by step and tells what each took, in order. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn timeline(&self, clock: &dyn Fn() -> f64) -> Result<Vec<Timed>> {
+        self.compiled.timeline(clock)
     }
 
     /// Floating-point operations of a run.

@@ -12,8 +12,8 @@ const NAMES: [&str; 6] = [
     "learned_embeds.safetensors",
     "learned_embeds.bin",
 ];
-/// Folders in which a LoRA of both networks has one file each.
-const NETWORKS: [&str; 2] = ["text_encoder", "unet"];
+/// Folders in which a LoRA of several networks has one file each.
+const NETWORKS: [&str; 3] = ["text_encoder", "text_encoder_2", "unet"];
 const ENDINGS: [&str; 4] = ["safetensors", "pt", "pth", "bin"];
 
 /// The files of a LoRA, a concept or an embedding: the file itself, or those of a folder that PEFT

@@ -17,7 +17,7 @@ const PIECE: usize = 1 << 16;
 const REMEMBERED: usize = 256;
 
 impl Checkpoint {
-    /// SHA-256 over the text encoder and the UNet: canonical names, shapes, and values rounded to
+    /// SHA-256 over the text encoders and the UNet: canonical names, shapes, and values rounded to
     /// f16. So a model has the same hash in every file layout, in f32 as in f16, and with another
     /// autoencoder: all that a concept tuned on it fits. (bf16 files have lost more, and count as
     /// another model.)
@@ -32,6 +32,9 @@ impl Checkpoint {
     ) -> Result<ModelHash, E> {
         let text = self.text_encoder.names().filter(|name| name.starts_with("text_model."));
         let text = text.map(|name| (&self.text_encoder, name));
+        let second = self.second.iter().map(|second| &second.component);
+        let second = second.flat_map(|second| second.names().map(move |name| (second, name)));
+        let text = text.chain(second);
         let all: Vec<_> = text.chain(self.unet.names().map(|name| (&self.unet, name))).collect();
         let (mut sha, mut pieces) = (Sha256::new(), Pieces::default());
         for (done, (component, name)) in all.iter().enumerate() {
@@ -90,7 +93,8 @@ impl Checkpoint {
     /// disk.
     fn identity(&self) -> Option<String> {
         let mut sha = Sha256::new();
-        for path in self.text_encoder.file_paths().chain(self.unet.file_paths()) {
+        let encoders = self.text_encoders().map(|(_, component)| component);
+        for path in encoders.chain([&self.unet]).flat_map(|component| component.file_paths()) {
             let path = std::fs::canonicalize(path).ok()?;
             let meta = std::fs::metadata(&path).ok()?;
             let changed = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
@@ -101,9 +105,10 @@ impl Checkpoint {
     }
 }
 
-/// The file in which this user's programs remember base hashes; none where there is no home.
+/// The file in which this user's programs remember base hashes; none where nothing is kept
+/// ([`output::cache_folder`]).
 pub fn base_hash_cache() -> Option<PathBuf> {
-    Some(directories::ProjectDirs::from("", "", "mos")?.cache_dir().join("base-hashes.json"))
+    Some(output::cache_folder()?.join("base-hashes.json"))
 }
 
 /// What elements are converted in, piece by piece.

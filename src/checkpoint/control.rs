@@ -50,7 +50,7 @@ impl Control {
         let has = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
         let unreadable = |problem| Error::Unrecognised { path: path.to_path_buf(), problem };
         let what = describe_file(&file).what;
-        if !matches!(what, What::ControlNet | What::T2iAdapter) {
+        if !matches!(what, What::ControlNet | What::ControlNetSdxl | What::T2iAdapter) {
             let expected = "expected a ControlNet or a T2I-Adapter";
             let kind = what.describe();
             return Err(unreadable(match what {
@@ -65,7 +65,8 @@ impl Control {
         for prefix in [CONTROL_MODEL, ""] {
             if has(&format!("{prefix}{original}")) {
                 let stripped = file.names().filter_map(|name| name.strip_prefix(prefix));
-                let names = ldm::UNetNames::new(stripped).map_err(unreadable)?;
+                // Those that read labels are Stable Diffusion XL's.
+                let names = ldm::UNetNames::new(stripped).map_err(unreadable)?.of_xl();
                 return control_net(&file, |name| {
                     name.strip_prefix(prefix).map(|name| original_control_net(&names, name))
                 });
@@ -183,8 +184,7 @@ fn adapter(file: &Arc<TensorFile>) -> Result<Control, Error> {
     configured(ControlKind::T2IAdapter, component, adapter_config)
 }
 
-/// `config.json` of a T2I-Adapter, from its weights. Their authors' adapters take pixels in blocks
-/// of 8 x 8.
+/// `config.json` of a T2I-Adapter, from its weights.
 fn adapter_config(c: &Component) -> Result<Value, Missing> {
     let dim = |name: &str, axis: usize| {
         c.shape(name).and_then(|s| s.get(axis)).copied().ok_or_else(|| name.to_string())
@@ -207,12 +207,21 @@ fn adapter_config(c: &Component) -> Result<Value, Missing> {
     if stages == 0 || layers == 0 {
         return Err("adapter.body.0.resnets.0.block1.weight".into());
     }
+    // One or three numbers of each pixel: of blocks of 16 x 16 in adapters for Stable Diffusion XL.
+    let numbers = dim(inner, 1)?;
+    let xl = !light && [256, 768].contains(&numbers);
+    let side = if xl { 16 } else { 8 };
+    let kind = match (light, xl) {
+        (true, _) => "light_adapter",
+        (false, true) => "full_adapter_xl",
+        (false, false) => "full_adapter",
+    };
     Ok(json!({
         "_class_name": "T2IAdapter",
-        "adapter_type": if light { "light_adapter" } else { "full_adapter" },
+        "adapter_type": kind,
         "channels": channels,
-        "downscale_factor": 8,
-        "in_channels": dim(inner, 1)? / 64,
+        "downscale_factor": side,
+        "in_channels": numbers / (side * side),
         "num_res_blocks": layers,
     }))
 }

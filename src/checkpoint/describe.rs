@@ -1,7 +1,7 @@
 //! What one file holds, by its names, shapes and metadata.
 use super::inversion::{self, Embedding};
 use super::lora::{self, LoraReport};
-use super::what::{CONTROL_MODEL, DIFFERENCE, What, classify};
+use super::what::{CONTROL_MODEL, DIFFERENCE, What, bare, classify, other_change};
 use super::whole::TRAINERS;
 use super::{DType, TensorFile};
 use serde::Serialize;
@@ -155,6 +155,7 @@ pub fn describe_file(file: &TensorFile) -> Report {
     // Trainers' checkpoints have the model in a dictionary of theirs.
     let names: Vec<&str> =
         file.names().map(|name| name.strip_prefix(TRAINERS).unwrap_or(name)).collect();
+    let names = bare(&names);
     let mut report = Report::new(file.path(), classify(&names));
     let is_difference =
         |name: &&str| name.strip_prefix(CONTROL_MODEL).unwrap_or(name) == DIFFERENCE;
@@ -174,7 +175,7 @@ pub fn describe_file(file: &TensorFile) -> Report {
     if let Some(found) = lora {
         report.is(if found.words.is_empty() { What::Lora } else { What::Concept });
         if found.made_for.as_ref().is_some_and(|family| !family.is_supported()) {
-            report.used = "none; Stable Diffusion 1.x and 2.x are supported".to_string();
+            report.used = What::OtherModel.used().to_string();
         }
         report.lora = Some(found);
     } else if report.what == What::Unknown {
@@ -186,6 +187,15 @@ pub fn describe_file(file: &TensorFile) -> Report {
             report.is(What::TextualInversion);
         } else if inversion::is_xl(file) {
             report.is(What::TextualInversionSdxl);
+            report.words = inversion::of_xl(file).into_iter().map(report_of).collect();
+        } else if lora::has_ups(file) {
+            report.is(What::Lora);
+            report.used = "none as it is: it has the second matrices of a LoRA (up) without the \
+                first (down)"
+                .to_string();
+        } else if let Some(kind) = file.names().find_map(other_change) {
+            report.is(What::OtherChange);
+            report.used = report.used.replacen("none;", &format!("none; it is {kind}, and"), 1);
         }
     }
     report

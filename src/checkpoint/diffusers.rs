@@ -1,7 +1,7 @@
 //! Model folders in diffusers' layout.
 use super::component::Targets;
 use super::part::{component, text_names, unet_names, vae_names, vision_names};
-use super::{Checkpoint, Control, Error, Folder, Kind, TokenizerFiles};
+use super::{Checkpoint, Component, Control, Error, Folder, Kind, SecondEncoder, TokenizerFiles};
 use crate::text::KNOWN_WORDS_FILE;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -38,6 +38,14 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
     }
     let scheduler = folder.join("scheduler");
     let tokenizer = folder.join("tokenizer");
+    let second = match folder.join(SECOND).has("config.json") {
+        false => None,
+        true => Some(second(folder, part(SECOND, "model", text_names)?, model_index.as_ref())),
+    };
+    if second.is_some() && !folder.join("text_encoder").has("config.json") {
+        let problem = super::single::REFINER.to_string();
+        return Err(Error::Unrecognised { path: folder.path().to_path_buf(), problem });
+    }
     let text_encoder = part("text_encoder", "model", text_names)?;
     Ok(Checkpoint {
         path: folder.path().to_path_buf(),
@@ -52,6 +60,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
             false => TokenizerFiles::standard(&text_encoder),
         },
         text_encoder,
+        second,
         scheduler: scheduler.json("scheduler_config.json")?.ok_or_else(|| Error::MissingFile {
             folder: scheduler.path().to_path_buf(),
             wanted: "scheduler_config.json".to_string(),
@@ -62,6 +71,20 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         words: folder.text(KNOWN_WORDS_FILE)?,
         notes: Vec::new(),
     })
+}
+
+/// The folder of Stable Diffusion XL's second text encoder.
+const SECOND: &str = "text_encoder_2";
+
+/// What goes with a second text encoder.
+fn second(folder: &Folder, component: Component, index: Option<&Value>) -> SecondEncoder {
+    let tokenizer = folder.join("tokenizer_2");
+    let tokenizer = match tokenizer.exists() {
+        true => TokenizerFiles::Folder(tokenizer),
+        false => TokenizerFiles::standard(&component),
+    };
+    let zeros = index.and_then(|index| index.get("force_zeros_for_empty_prompt")?.as_bool());
+    SecondEncoder { component, tokenizer, zeros_for_empty: zeros.unwrap_or(true) }
 }
 
 fn not_a_model(folder: &Folder) -> String {

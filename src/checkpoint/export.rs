@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::gguf::{ALIGNMENT, MAGIC, VERSION, number_of};
 use super::single::{
-    CONCEPTS, CONFIG_METADATA, FILE_METADATA, GENERATION, SCHEDULER, TOKENIZER, TOKENIZER_FILES,
+    CONCEPTS, CONFIG_METADATA, FILE_METADATA, GENERATION, SCHEDULER, TOKENIZER, TOKENIZER_2,
+    TOKENIZER_FILES, ZEROS,
 };
 use super::tensor::byte_len;
 use super::{Checkpoint, Component, DType, Error, TokenizerFiles, blocks, to_ldm};
@@ -47,7 +48,9 @@ const ELSE: DType = DType::Q5_0;
 struct Planned<'a> {
     name: String,
     component: &'a Component,
-    canonical: String,
+    /// One below the other.
+    parts: Vec<String>,
+    transposed: bool,
     dtype: DType,
     shape: Vec<usize>,
 }
@@ -69,18 +72,27 @@ pub fn export(
     let mut progress = |done, of| heed(watch(Progress::new("write", done, of)));
     let mut exported = Exported::default();
     let mut planned = Vec::new();
+    let xl = model.second.is_some();
     let parts: [(_, to_ldm::Renaming); 3] = [
         (&model.unet, to_ldm::unet),
         (&model.vae, to_ldm::vae),
-        (&model.text_encoder, to_ldm::text),
+        (&model.text_encoder, if xl { to_ldm::xl_text } else { to_ldm::text }),
     ];
+    let mut plan = |component, name: String, parts: Vec<String>, transposed: bool| {
+        let shape = as_stored(&name, shape_of(component, &parts, transposed));
+        let dtype = type_of(&name, &shape, dtype);
+        *exported.types.entry(dtype).or_default() += 1;
+        planned.push(Planned { name, component, parts, transposed, dtype, shape });
+    };
     for (component, renamed) in parts {
         for (canonical, name) in renamed(&component.names().collect::<Vec<_>>()) {
-            let shape = component.shape(&canonical).unwrap_or_default().to_vec();
-            let shape = as_stored(&name, shape);
-            let dtype = type_of(&name, &shape, dtype);
-            *exported.types.entry(dtype).or_default() += 1;
-            planned.push(Planned { name, component, canonical, dtype, shape });
+            plan(component, name, vec![canonical], false);
+        }
+    }
+    if let Some(second) = &model.second {
+        let names: Vec<&str> = second.component.names().collect();
+        for to_ldm::Joined { name, parts, transposed } in to_ldm::open_clip(&names) {
+            plan(&second.component, name, parts, transposed);
         }
     }
     planned.sort_by(|a, b| a.name.cmp(&b.name));
@@ -123,6 +135,20 @@ pub fn export(
     }
 }
 
+/// The shape of what these tensors come to, one below the other.
+fn shape_of(component: &Component, parts: &[String], transposed: bool) -> Vec<usize> {
+    let first = parts.first().and_then(|name| component.shape(name)).unwrap_or_default();
+    let mut shape = first.to_vec();
+    if let Some(rows) = shape.first_mut().filter(|_| parts.len() > 1) {
+        let of = |name: &String| component.shape(name).and_then(<[usize]>::first).copied();
+        *rows = parts.iter().filter_map(of).sum();
+    }
+    if transposed {
+        shape.reverse();
+    }
+    shape
+}
+
 /// LDM's autoencoder has 1x1 convolutions where diffusers has matrices.
 fn as_stored(name: &str, shape: Vec<usize>) -> Vec<usize> {
     let is_attention = name.contains(".attn_1.") || name.contains(".attn.");
@@ -138,11 +164,12 @@ fn as_stored(name: &str, shape: Vec<usize>) -> Vec<usize> {
 /// stay as they are.
 fn type_of(name: &str, shape: &[usize], wanted: DType) -> DType {
     const EXACT: [&str; 3] = ["embedding", "time_embed.", "label_emb."];
+    let projects = name.strip_prefix(super::ldm::XL_OPEN_CLIP) == Some("text_projection");
     let columns = shape.last().copied().unwrap_or(1);
     let fits = |dtype: &DType| columns % dtype.block().0 == 0;
     match shape.len() {
         0 | 1 => DType::F32,
-        2 if !EXACT.iter().any(|part| name.contains(part)) => {
+        2 if !projects && !EXACT.iter().any(|part| name.contains(part)) => {
             [wanted, ELSE].into_iter().find(fits).unwrap_or(DType::F16)
         }
         _ => DType::F16,
@@ -151,20 +178,33 @@ fn type_of(name: &str, shape: &[usize], wanted: DType) -> DType {
 
 /// Elements of a tensor as they are to be in the file.
 fn bytes(planned: &Planned) -> Result<Vec<u8>, Error> {
-    let view = planned.component.tensor(&planned.canonical)?;
+    let mut all = Vec::new();
+    for part in &planned.parts {
+        all.extend(bytes_of(planned, part)?);
+    }
+    Ok(all)
+}
+
+fn bytes_of(planned: &Planned, canonical: &str) -> Result<Vec<u8>, Error> {
+    let view = planned.component.tensor(canonical)?;
     let unscaled = view.plain();
-    if unscaled.dtype() == planned.dtype || view.dtype() == planned.dtype {
+    let same = unscaled.dtype() == planned.dtype || view.dtype() == planned.dtype;
+    if same && !planned.transposed {
         let same = if view.dtype() == planned.dtype { &view } else { &unscaled };
         return Ok(same.bytes().to_vec());
     }
-    let values = view.to_f32(0..view.len());
-    planned.component.release(&planned.canonical);
+    let mut values = view.to_f32(0..view.len());
+    if let (true, &[rows, columns]) = (planned.transposed, view.shape()) {
+        let turned = (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c));
+        values = turned.filter_map(|at| values.get(at).copied()).collect();
+    }
+    planned.component.release(canonical);
     Ok(match planned.dtype {
         DType::F16 => {
             if values.iter().any(|v| v.is_finite() && v.abs() > f16::MAX.to_f32()) {
                 return Err(Error::Entry {
                     path: planned.component.path().to_path_buf(),
-                    tensor: planned.canonical.clone(),
+                    tensor: canonical.to_string(),
                     problem: "some of its values are too large for f16".into(),
                 });
             }
@@ -186,9 +226,12 @@ fn metadata(model: &Checkpoint, dtype: DType) -> Result<BTreeMap<String, String>
         ("mos_program".to_string(), format!("mos {}", env!("CARGO_PKG_VERSION"))),
         ("mos_type".to_string(), dtype.name().to_string()),
     ]);
-    let parts = [("unet", &model.unet), ("vae", &model.vae), ("text_encoder", &model.text_encoder)];
-    for (name, component) in parts {
+    let encoders = model.text_encoders().map(|(network, component)| (network.folder(), component));
+    for (name, component) in encoders.chain([("unet", &model.unet), ("vae", &model.vae)]) {
         metadata.insert(format!("{CONFIG_METADATA}{name}"), component.config.to_string());
+    }
+    if model.second.as_ref().is_some_and(|second| !second.zeros_for_empty) {
+        metadata.insert(ZEROS.to_string(), false.to_string());
     }
     let mut put = |place: &str, text: String| {
         metadata.insert(format!("{FILE_METADATA}{place}"), text);
@@ -198,19 +241,24 @@ fn metadata(model: &Checkpoint, dtype: DType) -> Result<BTreeMap<String, String>
         found.iter().for_each(|value| put(place, value.to_string()));
     }
     model.words.iter().for_each(|words| put(KNOWN_WORDS_FILE, words.clone()));
-    // CLIP's own needs no copy.
-    let own = model.text_encoder.config["vocab_size"] != json!(CLIP_WORDS);
-    match &model.tokenizer {
-        TokenizerFiles::Folder(folder) if own => {
-            for name in TOKENIZER_FILES {
-                let text = folder.text(name)?;
-                text.into_iter().for_each(|text| put(&format!("{TOKENIZER}{name}"), text));
+    let second = model.second.as_ref();
+    let second = second.map(|second| (TOKENIZER_2, &second.tokenizer, &second.component));
+    let first = (TOKENIZER, &model.tokenizer, &model.text_encoder);
+    for (place, tokenizer, encoder) in std::iter::once(first).chain(second) {
+        // CLIP's own needs no copy.
+        let own = encoder.config["vocab_size"] != json!(CLIP_WORDS);
+        match tokenizer {
+            TokenizerFiles::Folder(folder) if own => {
+                for name in TOKENIZER_FILES {
+                    let text = folder.text(name)?;
+                    text.into_iter().for_each(|text| put(&format!("{place}{name}"), text));
+                }
             }
+            TokenizerFiles::Texts(texts) => {
+                texts.iter().for_each(|(name, text)| put(&format!("{place}{name}"), text.clone()));
+            }
+            _ => {}
         }
-        TokenizerFiles::Texts(texts) => {
-            texts.iter().for_each(|(name, text)| put(&format!("{TOKENIZER}{name}"), text.clone()));
-        }
-        _ => {}
     }
     Ok(metadata)
 }
@@ -285,6 +333,9 @@ fn gguf(
 fn architecture(planned: &[Planned]) -> &'static str {
     const SD2_WIDTH: usize = 1024;
     let reads = planned.iter().find(|tensor| tensor.name.ends_with("attn2.to_k.weight"));
+    if planned.iter().any(|tensor| tensor.name.starts_with(super::ldm::XL)) {
+        return "sdxl";
+    }
     match reads.and_then(|tensor| tensor.shape.last()) {
         Some(&SD2_WIDTH) => "sd2",
         _ => "sd1",

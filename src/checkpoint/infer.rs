@@ -2,7 +2,7 @@
 //! that diffusers writes.
 //!
 //! Most follows from the weights. What does not (heads, groups of the norms) is what Stable
-//! Diffusion 1.x and 2.x use.
+//! Diffusion 1.x, 2.x and XL use.
 use super::component::Component;
 use serde_json::{Value, json};
 
@@ -131,6 +131,12 @@ fn denoiser(c: &Component, out_channels: Option<usize>) -> Result<Value, Missing
     if let Some(shape) = c.shape("class_embedding.weight") {
         config["num_class_embeds"] = json!(shape.first());
     }
+    if let Some(shape) = c.shape("add_embedding.linear_1.weight") {
+        config["addition_embed_type"] = json!("text_time");
+        config["addition_time_embed_dim"] = json!(xl_number_width(shape.get(1).copied()));
+        config["projection_class_embeddings_input_dim"] = json!(shape.get(1));
+        config["sample_size"] = json!(128);
+    }
     if let Some(shape) = c.shape("class_embedding.linear_1.weight") {
         config["class_embed_type"] = json!("projection");
         config["projection_class_embeddings_input_dim"] = json!(shape.get(1));
@@ -138,7 +144,14 @@ fn denoiser(c: &Component, out_channels: Option<usize>) -> Result<Value, Missing
     Ok(config)
 }
 
-fn heads_of_64(width: usize) -> usize {
+/// Width of the sinusoids of each of the six numbers that Stable Diffusion XL is told: 256, but in
+/// very small models.
+fn xl_number_width(all: Option<usize>) -> usize {
+    let fits = |width: &usize| all.is_none_or(|all| 6 * width < all);
+    [256, 32, 8].into_iter().find(fits).unwrap_or(1)
+}
+
+pub(super) fn heads_of_64(width: usize) -> usize {
     if width.is_multiple_of(64) { width / 64 } else { 1 }
 }
 
@@ -171,6 +184,14 @@ pub(super) fn vae(c: &Component) -> Result<Value, Missing> {
         "use_post_quant_conv": c.contains("post_quant_conv.weight"),
         "use_quant_conv": c.contains("quant_conv.weight"),
     }))
+}
+
+/// As [`vae`], for Stable Diffusion XL's, whose latents are of another scale.
+pub(super) fn xl_vae(c: &Component) -> Result<Value, Missing> {
+    let mut config = vae(c)?;
+    config["sample_size"] = json!(1024);
+    config["scaling_factor"] = json!(0.13025);
+    Ok(config)
 }
 
 /// `text_encoder/config.json` for CLIP's text encoder. `open_clip`: it came under OpenCLIP's names.

@@ -17,7 +17,7 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
     }
     let report = describe_file(&TensorFile::open_any(path)?);
     match report.what {
-        What::SingleFileSd1 | What::SingleFileSd2 => {
+        What::SingleFileSd1 | What::SingleFileSd2 | What::SingleFileSdxl => {
             Ok(describe_model(&Checkpoint::open(path)?, report))
         }
         _ => Ok(report),
@@ -67,7 +67,7 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
     let component = component(&folder, stem, None, translate)?;
     let mut report = Report::new(path, what);
     let by_names = classify(&component.names().collect::<Vec<_>>());
-    let finer = [(What::Unet, What::UnetSdxl), (What::ControlNet, What::ControlNetOther)];
+    let finer = [(What::Unet, What::UnetSdxl), (What::ControlNet, What::ControlNetSdxl)];
     if what == What::Unknown || finer.contains(&(what, by_names)) {
         report.is(by_names);
     }
@@ -78,6 +78,7 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
 fn describe_model(model: &Checkpoint, mut report: Report) -> Report {
     report.components = [
         ("text_encoder", Some(&model.text_encoder)),
+        ("text_encoder_2", model.second.as_ref().map(|second| &second.component)),
         ("unet", Some(&model.unet)),
         ("vae", Some(&model.vae)),
         ("vision", model.vision.as_ref()),

@@ -71,9 +71,28 @@ pub fn embeddings(file: &TensorFile) -> Option<Vec<Embedding>> {
     (!all.is_empty() && same_width).then_some(all)
 }
 
+/// What Stable Diffusion XL's embeddings have of its first text encoder.
+const FIRST: &str = "clip_l";
+
 /// The file is an embedding of Stable Diffusion XL, with vectors of its second text encoder.
 pub fn is_xl(file: &TensorFile) -> bool {
-    file.contains(SECOND) && file.names().all(|name| name == SECOND || name == "clip_l")
+    file.contains(SECOND) && file.names().all(|name| name == SECOND || name == FIRST)
+}
+
+/// The vectors of such a file's word, of the first text encoder and of the second; the word is
+/// called like the file.
+pub fn of_xl(file: &TensorFile) -> Vec<Embedding> {
+    let word = file.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let one = |tensor: &str| {
+        let (vectors, width) = match file.entries().get(tensor)?.shape[..] {
+            [width] => (1, width),
+            [vectors, width] => (vectors, width),
+            _ => return None,
+        };
+        let (tensor, word) = (tensor.to_string(), word.clone()?);
+        Some(Embedding { tensor, word, vectors, width })
+    };
+    [FIRST, SECOND].into_iter().filter_map(one).collect()
 }
 
 #[cfg(test)]

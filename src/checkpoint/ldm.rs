@@ -11,6 +11,11 @@ pub(super) const UNET: &str = "model.diffusion_model.";
 pub(super) const VAE: &str = "first_stage_model.";
 pub(super) const CLIP: &str = "cond_stage_model.transformer.";
 pub(super) const OPEN_CLIP: &str = "cond_stage_model.model.";
+/// The same of Stable Diffusion XL's text encoders, and what both begin with.
+pub(super) const XL: &str = "conditioner.embedders.";
+pub(super) const XL_CLIP: &str = "conditioner.embedders.0.transformer.";
+pub(super) const XL_REFINER: &str = "conditioner.embedders.0.model.";
+pub(super) const XL_OPEN_CLIP: &str = "conditioner.embedders.1.model.";
 
 /// What a numbered module of the UNet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +31,16 @@ enum Module {
 pub(super) struct UNetNames {
     /// "input_blocks.1.0" -> (what it is, "down_blocks.0.resnets.0").
     modules: HashMap<String, (Module, String)>,
+    /// What the two linear layers that read labels are called: classes', or Stable Diffusion XL's.
+    label: &'static str,
 }
 
 impl UNetNames {
+    /// The same of Stable Diffusion XL's family, whose labels are sizes and the pooled prompt.
+    pub fn of_xl(self) -> Self {
+        UNetNames { label: "add_embedding", ..self }
+    }
+
     /// Reads the structure from all names of a UNet (without the `model.diffusion_model.` before
     /// them). The error says which module is of no known kind.
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
@@ -86,7 +98,7 @@ impl UNetNames {
             modules.insert(from, (kind, format!("mid_block.{list}.{number}")));
             *number += 1;
         }
-        Ok(Self { modules })
+        Ok(Self { modules, label: "class_embedding" })
     }
 
     /// The canonical tensors of a name (without the `model.diffusion_model.` before it).
@@ -100,14 +112,17 @@ impl UNetNames {
             ("time_embed.0.", "time_embedding.linear_1."),
             ("time_embed.2.", "time_embedding.linear_2."),
             ("time_embed.cond_proj.", "time_embedding.cond_proj."),
-            ("label_emb.0.0.", "class_embedding.linear_1."),
-            ("label_emb.0.2.", "class_embedding.linear_2."),
             ("label_emb.weight", "class_embedding.weight"),
             ("out.0.", "conv_norm_out."),
             ("out.2.", "conv_out."),
         ] {
             if let Some(rest) = name.strip_prefix(from) {
                 return Some(format!("{to}{rest}"));
+            }
+        }
+        for (from, to) in [("label_emb.0.0.", "linear_1"), ("label_emb.0.2.", "linear_2")] {
+            if let Some(rest) = name.strip_prefix(from) {
+                return Some(format!("{}.{to}.{rest}", self.label));
             }
         }
         // "middle_block.0." has one number before the rest, the others two.

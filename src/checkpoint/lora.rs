@@ -65,7 +65,7 @@ pub enum Family {
 impl Family {
     /// This program runs such models.
     pub fn is_supported(self) -> bool {
-        matches!(self, Self::Sd1 | Self::Sd2)
+        self != Self::Other
     }
 
     /// In words.
@@ -81,7 +81,7 @@ impl Family {
     /// By layers that only some models have, else by the width of what cross-attention reads.
     fn of(file: &TensorFile) -> Option<Family> {
         let has = |parts: &[&str]| file.names().any(|name| parts.iter().any(|p| name.contains(p)));
-        if has(&["lora_te2_", "text_encoder_2."]) {
+        if has(&["lora_te2_", "text_encoder_2.", "lycoris_te2_", "text_encoders.clip_g."]) {
             return Some(Self::Sdxl);
         }
         if has(&["double_blocks", "single_blocks", "joint_blocks", "single_transformer_blocks"]) {
@@ -109,7 +109,7 @@ pub struct LoraReport {
     pub dialect: Dialect,
     /// Forms in use.
     pub forms: BTreeSet<Form>,
-    /// Number of changed layers by network: `unet`, `text_encoder`.
+    /// Number of changed layers by network: `unet`, `text_encoder`, `text_encoder_2`.
     pub layers: BTreeMap<String, usize>,
     /// Rank -> number of layers. Layers of a LoKr whose factors are whole matrices have none.
     pub ranks: BTreeMap<usize, usize>,
@@ -164,6 +164,22 @@ const WHOLE: [&str; 10] = [
     ".dora_scale",
     ".lora_magnitude_vector",
 ];
+
+/// Endings of second matrices.
+const UP: [&str; 7] = [
+    ".lora_up.weight",
+    ".lora_B.weight",
+    ".lora_B.default.weight",
+    "_lora.up.weight",
+    ".lora.up.weight",
+    ".lora_linear_layer.up.weight",
+    ":up",
+];
+
+/// Whether the file has second matrices of a LoRA; [`describe`] knows it by the first ones.
+pub(super) fn has_ups(file: &TensorFile) -> bool {
+    file.names().any(|name| UP.iter().any(|ending| name.ends_with(ending)))
+}
 
 /// Describes a LoRA, or says that the file is none.
 pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
@@ -271,7 +287,8 @@ fn of_list(file: &TensorFile) -> Option<LoraReport> {
 /// What settings outside of the tensors say of a layer, by its name in the file.
 fn scaling(settings: &super::LoraSettings, layer: &str) -> Result<Option<super::Scaling>, String> {
     let layer = layer.strip_prefix("base_model.model.").unwrap_or(layer);
-    let inside = ["unet.", "text_encoder."].iter().find_map(|network| layer.strip_prefix(network));
+    let networks = ["unet.", "text_encoder.", "text_encoder_2."];
+    let inside = networks.iter().find_map(|network| layer.strip_prefix(network));
     settings.scaling(network(layer), inside.unwrap_or(layer))
 }
 
@@ -292,7 +309,11 @@ impl LoraReport {
 
 /// Of our own files: where the factor of a layer's update is.
 fn scale_key(layer: &str) -> &'static str {
-    if network(layer) == "unet" { "mos_scale_unet" } else { "mos_scale_text" }
+    match network(layer) {
+        "unet" => "mos_scale_unet",
+        "text_encoder_2" => "mos_scale_text_2",
+        _ => "mos_scale_text",
+    }
 }
 
 /// `unet:3:down`.
@@ -328,6 +349,11 @@ fn dialect_of(name: &str, ending: &str) -> Dialect {
 }
 
 fn network(layer: &str) -> &'static str {
+    const SECOND: [&str; 4] =
+        ["text_encoder_2", "lora_te2_", "lycoris_te2_", "text_encoders.clip_g"];
+    if SECOND.iter().any(|second| layer.contains(second)) {
+        return "text_encoder_2";
+    }
     // Each side's own words, wherever a dialect's prefixes put them.
     let text =
         ["text_encoder", "lora_te", "text_model", "self_attn"].iter().any(|t| layer.contains(t));

@@ -21,6 +21,8 @@ const OTHERS: [(&str, &str); 5] = [
     ("alora_invocation_tokens", "an activated LoRA"),
     ("arrow_config", "an Arrow"),
 ];
+/// PEFT's alpha where its settings do not name any.
+const PEFTS_ALPHA: f64 = 8.0;
 const KOHYAS_ALPHA: &str = "ss_network_alpha";
 const KOHYAS_RANK: &str = "ss_network_dim";
 
@@ -29,6 +31,8 @@ const KOHYAS_RANK: &str = "ss_network_dim";
 pub struct LoraSettings {
     place: String,
     values: Value,
+    /// As PEFT writes them.
+    is_pefts: bool,
 }
 
 /// How strong the update of one layer is.
@@ -40,6 +44,8 @@ pub struct Scaling {
     pub stabilised: bool,
     /// The rank by the settings, where they tell it.
     pub rank: Option<usize>,
+    /// The settings name no alpha, and PEFT's usual one is taken.
+    pub is_usual: bool,
 }
 
 impl LoraSettings {
@@ -70,7 +76,8 @@ impl LoraSettings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(Error::io(&path, "read"))?,
         };
-        Ok(Some(LoraSettings { place: CONFIG.to_string(), values: parsed(&path, &text)? }))
+        let values = parsed(&path, &text)?;
+        Ok(Some(LoraSettings { place: CONFIG.to_string(), values, is_pefts: true }))
     }
 
     fn within(file: &TensorFile) -> Result<Option<Self>, Error> {
@@ -82,7 +89,7 @@ impl LoraSettings {
                 }
                 other => other,
             })?;
-            return Ok(Some(LoraSettings { place, values }));
+            return Ok(Some(LoraSettings { place, values, is_pefts: true }));
         }
         let number = |key: &str| {
             file.metadata().get(key)?.trim().parse::<f64>().ok().filter(|n| n.is_finite())
@@ -91,6 +98,7 @@ impl LoraSettings {
         Ok(number(KOHYAS_ALPHA).map(|alpha| LoraSettings {
             place: format!("the metadata `{KOHYAS_ALPHA}`"),
             values: json!({"lora_alpha": alpha, "r": number(KOHYAS_RANK)}),
+            is_pefts: false,
         }))
     }
 
@@ -187,11 +195,19 @@ impl LoraSettings {
         };
         // Kinds other than LoRA have it under a shorter name.
         let key = if of("lora_alpha").is_some() { "lora_alpha" } else { "alpha" };
-        let Some(alpha) = chosen("alpha_pattern", key)? else { return Ok(None) };
+        // PEFT's where it is about the network at all.
+        let usual = || {
+            let of_network = format!("{network}.");
+            let own = |name: &String| !name.contains('.') || name.starts_with(&of_network);
+            let any = self.values.as_object().is_some_and(|all| all.keys().any(own));
+            (self.is_pefts && any).then_some(PEFTS_ALPHA)
+        };
+        let named = chosen("alpha_pattern", key)?;
+        let Some(alpha) = named.or_else(usual) else { return Ok(None) };
         let rank =
             chosen("rank_pattern", "r")?.filter(|rank| *rank >= 1.0).map(|rank| rank as usize);
         let stabilised = of("use_rslora").and_then(Value::as_bool) == Some(true);
-        Ok(Some(Scaling { alpha: alpha as f32, stabilised, rank }))
+        Ok(Some(Scaling { alpha: alpha as f32, stabilised, rank, is_usual: named.is_none() }))
     }
 }
 
@@ -230,7 +246,7 @@ mod tests {
     use super::*;
 
     fn settings(values: Value) -> LoraSettings {
-        LoraSettings { place: "here".to_string(), values }
+        LoraSettings { place: "here".to_string(), values, is_pefts: true }
     }
 
     #[test]
@@ -272,13 +288,21 @@ mod tests {
             "alpha_pattern": {"to_k": 3, "attn1.*": 5, "to_q": 7},
         }));
         let of = |layer: &str| all.scaling("unet", layer).unwrap().unwrap();
-        assert_eq!(of("a.attn1.to_k"), Scaling { alpha: 3.0, stabilised: true, rank: Some(4) });
-        assert_eq!(of("a.attn1.to_q"), Scaling { alpha: 5.0, stabilised: true, rank: Some(2) });
+        let scaling =
+            |alpha, rank| Scaling { alpha, stabilised: true, rank: Some(rank), is_usual: false };
+        assert_eq!(of("a.attn1.to_k"), scaling(3.0, 4));
+        assert_eq!(of("a.attn1.to_q"), scaling(5.0, 2));
         assert_eq!((of("a.attn2.to_q").alpha, of("a.attn2.to_v").alpha), (7.0, 8.0));
         let each = settings(json!({"unet.lora_alpha": 2, "text_encoder.lora_alpha": 6}));
         assert_eq!(each.scaling("unet", "a").unwrap().unwrap().alpha, 2.0);
         assert_eq!(each.scaling("text_encoder", "a").unwrap().unwrap().alpha, 6.0);
-        assert_eq!(settings(json!({"r": 4})).scaling("unet", "a"), Ok(None));
+        let without = |values| settings(values).scaling("unet", "a").unwrap();
+        let usual = Scaling { alpha: 8.0, stabilised: false, rank: Some(4), is_usual: true };
+        assert_eq!(without(json!({"r": 4})), Some(usual));
+        assert_eq!(without(json!({"unet.r": 4})), Some(usual));
+        assert_eq!(without(json!({"text_encoder.r": 4})), None);
+        let of_kohya = LoraSettings { is_pefts: false, ..settings(json!({"r": 4})) };
+        assert_eq!(of_kohya.scaling("unet", "a"), Ok(None));
         assert!(
             settings(json!({"lora_alpha": "much"}))
                 .scaling("unet", "a")

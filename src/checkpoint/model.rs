@@ -1,5 +1,5 @@
 //! A whole text-to-image model, whatever it is stored as.
-use super::{Component, Control, Folder};
+use super::{Component, Control, Folder, Network};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -41,6 +41,17 @@ impl TokenizerFiles {
     }
 }
 
+/// The second text encoder of Stable Diffusion XL, with its tokenizer.
+#[derive(Debug, Clone)]
+pub struct SecondEncoder {
+    /// OpenCLIP's text encoder with its projection.
+    pub component: Component,
+    /// Its tokenizer, which pads otherwise than the first.
+    pub tokenizer: TokenizerFiles,
+    /// An empty negative prompt is read as zeros.
+    pub zeros_for_empty: bool,
+}
+
 /// A text-to-image model: its networks under canonical names, and what goes with them.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -54,6 +65,8 @@ pub struct Checkpoint {
     pub vae: Component,
     /// CLIP's text encoder.
     pub text_encoder: Component,
+    /// Stable Diffusion XL has another one.
+    pub second: Option<SecondEncoder>,
     /// CLIP's vision tower, if the model brings it (`image_encoder/` or `clip_vision/`).
     pub vision: Option<Component>,
     /// `preprocessor_config.json` of the vision tower: how pictures are normalised for it.
@@ -83,6 +96,21 @@ impl Checkpoint {
         self.generation.as_ref()?.get("guidance_scale")?.as_f64().map(|scale| scale as f32)
     }
 
+    /// Its text encoders, in the order in which the UNet reads them.
+    pub fn text_encoders(&self) -> impl Iterator<Item = (Network, &Component)> {
+        let second = self.second.iter().map(|second| (Network::TextEncoder2, &second.component));
+        std::iter::once((Network::TextEncoder, &self.text_encoder)).chain(second)
+    }
+
+    /// A network that can be changed by a concept, where the model has it.
+    pub fn network(&self, network: Network) -> Option<&Component> {
+        match network {
+            Network::TextEncoder => Some(&self.text_encoder),
+            Network::TextEncoder2 => self.second.as_ref().map(|second| &second.component),
+            Network::UNet => Some(&self.unet),
+        }
+    }
+
     /// SHA-256 over the networks' own hashes: identifies the model in every file layout of the same
     /// precision.
     pub fn hash(&self) -> [u8; 32] {
@@ -103,7 +131,8 @@ impl Checkpoint {
         &self,
         before: &mut dyn FnMut(usize, usize) -> Result<(), E>,
     ) -> Result<[u8; 32], E> {
-        let components = [&self.text_encoder, &self.unet, &self.vae];
+        let encoders = self.text_encoders().map(|(_, component)| component);
+        let components: Vec<&Component> = encoders.chain([&self.unet, &self.vae]).collect();
         let of = components.iter().map(|component| component.len()).sum();
         let (mut sha, mut done) = (Sha256::new(), 0);
         for component in components {

@@ -10,15 +10,27 @@ pub const SHIPPED: &str = "tiny";
 #[cfg(feature = "tiny-model")]
 static TINY: include_dir::Dir = include_dir::include_dir!("$CARGO_MANIFEST_DIR/models/tiny");
 
+/// The file without which the folder is no model.
+#[cfg(feature = "tiny-model")]
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+#[cfg(feature = "tiny-model")]
+const ABSENT: &str = "this build comes without the small model, whose weights are larger than a \
+    registry's packages may be: builds of the repository have it, and so does its folder \
+    models/tiny, copied into the folder that MOS_MODELS names; or another model is named by its path";
+
 impl Checkpoint {
     /// The model that ships with the program, a very small Stable Diffusion: pictures of 128x128
     /// pixels in a second or two, for tries and tests. Part of the feature `tiny-model`.
     ///
     /// # Errors
-    /// None that a build which passes its tests can have.
+    /// A build of the package of a registry, which has no room for the weights; none that a build
+    /// of the repository can have.
     #[cfg(feature = "tiny-model")]
     pub fn shipped() -> Result<Self, Error> {
-        Self::embedded(SHIPPED, &TINY)
+        match TINY.contains(WEIGHTS) {
+            true => Self::embedded(SHIPPED, &TINY),
+            false => Err(Error::Unrecognised { path: SHIPPED.into(), problem: ABSENT.into() }),
+        }
     }
 
     /// Opens the model that a user names: by the name [`SHIPPED`] the one that ships with the
@@ -31,8 +43,12 @@ impl Checkpoint {
     pub fn open_named(name: &str, models: Option<&Path>) -> Result<Self, Error> {
         match find(name, models)? {
             Some(path) => Self::open(&path),
+            // Where a build comes without it, it may lie among the others.
             #[cfg(feature = "tiny-model")]
-            None => Self::shipped(),
+            None => match models.map(|models| models.join(SHIPPED)) {
+                Some(path) if !TINY.contains(WEIGHTS) && path.is_dir() => Self::open(&path),
+                _ => Self::shipped(),
+            },
             #[cfg(not(feature = "tiny-model"))]
             None => Err(Error::Unrecognised {
                 path: name.into(),

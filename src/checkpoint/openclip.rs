@@ -1,12 +1,21 @@
-//! OpenCLIP's names for a text encoder (Stable Diffusion 2.x), translated to Hugging Face's.
+//! OpenCLIP's names for a text encoder (Stable Diffusion 2.x, the second of XL), translated to
+//! Hugging Face's.
 use super::component::{Part, Targets};
 
 /// OpenCLIP's ViT-H has 24 layers, and Stable Diffusion 2.x uses the output of the last but one:
 /// the last is never run. Files converted from diffusers have left it out already.
 const UNUSED_LAYER: &str = "transformer.resblocks.23.";
 
-/// The canonical tensors of a name (without the `cond_stage_model.model.` before it). An
-/// attention's three input projections are one stored tensor.
+/// The canonical tensors of a name of Stable Diffusion 2.x (without the `cond_stage_model.model.`
+/// before it).
+pub(super) fn names_of_2x(name: &str) -> Targets {
+    match name.starts_with(UNUSED_LAYER) {
+        true => Vec::new(),
+        false => names(name),
+    }
+}
+
+/// The canonical tensors of a name. An attention's three input projections are one stored tensor.
 pub(super) fn names(name: &str) -> Targets {
     let whole = |to: String| vec![(to, Part::Whole)];
     match name {
@@ -20,15 +29,17 @@ pub(super) fn names(name: &str) -> Targets {
     if let Some(rest) = name.strip_prefix("ln_final.") {
         return whole(format!("text_model.final_layer_norm.{rest}"));
     }
-    if name.starts_with(UNUSED_LAYER) {
-        return Vec::new();
-    }
-    let Some((layer, rest)) =
-        name.strip_prefix("transformer.resblocks.").and_then(|r| r.split_once('.'))
-    else {
-        return Vec::new();
-    };
-    let layer = format!("text_model.encoder.layers.{layer}");
+    name.strip_prefix("transformer.resblocks.")
+        .map(|rest| layer(rest, "text_model"))
+        .unwrap_or_default()
+}
+
+/// The canonical tensors of a name within a tower's layers (without `transformer.resblocks.`),
+/// which OpenAI and OpenCLIP call alike in both towers.
+pub(super) fn layer(name: &str, tower: &str) -> Targets {
+    let whole = |to: String| vec![(to, Part::Whole)];
+    let Some((layer, rest)) = name.split_once('.') else { return Vec::new() };
+    let layer = format!("{tower}.encoder.layers.{layer}");
     if let Some(parameter) = rest.strip_prefix("attn.in_proj_") {
         let part = |(i, projection)| {
             (format!("{layer}.self_attn.{projection}_proj.{parameter}"), Part::Rows(i, 3))

@@ -13,7 +13,7 @@ pub(super) fn component(
     translate: fn(&str) -> Targets,
 ) -> Result<Component, Error> {
     let config = folder.json("config.json")?.ok_or_else(|| missing(folder, "config.json"))?;
-    let Weights { files, owner } = weights(folder, stem, variant)?;
+    let NetworkFiles { files, owner } = files(folder, stem, variant)?;
     let files = files.into_iter().map(Arc::new).collect();
     let mut component = Component::gather(folder.path(), files, |index, name| {
         // With an index, a tensor counts only in the file that the index names for it.
@@ -25,10 +25,11 @@ pub(super) fn component(
     Ok(component)
 }
 
-struct Weights {
-    files: Vec<TensorFile>,
+/// The files that hold a network's weights.
+pub(super) struct NetworkFiles {
+    pub files: Vec<TensorFile>,
     /// For sharded weights: the number of the file that holds each tensor.
-    owner: Option<BTreeMap<String, usize>>,
+    pub owner: Option<BTreeMap<String, usize>>,
 }
 
 fn missing(folder: &Folder, wanted: &str) -> Error {
@@ -37,7 +38,11 @@ fn missing(folder: &Folder, wanted: &str) -> Error {
 
 /// Finds a folder's weights: the preferred variant, plain ones, `fp16`, of safetensors before
 /// pickles, or else the only file of tensors there is.
-fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights, Error> {
+pub(super) fn files(
+    folder: &Folder,
+    stem: &str,
+    variant: Option<&str>,
+) -> Result<NetworkFiles, Error> {
     let pickled = if stem == "model" { "pytorch_model" } else { stem };
     let variants = || variant.into_iter().map(Some).chain([None, Some("fp16")]);
     for (stem, ending) in [(stem, "safetensors"), (pickled, "bin")] {
@@ -53,7 +58,7 @@ fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights
                 ),
             };
             if folder.has(&file) {
-                return Ok(Weights { files: vec![folder.tensors(&file)?], owner: None });
+                return Ok(NetworkFiles { files: vec![folder.tensors(&file)?], owner: None });
             }
             if let Some(index) = indices.iter().find(|i| folder.has(i)) {
                 return shards(folder, index);
@@ -69,7 +74,7 @@ fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights
         found => found,
     };
     match tensors[..] {
-        [only] => Ok(Weights { files: vec![folder.tensors(only)?], owner: None }),
+        [only] => Ok(NetworkFiles { files: vec![folder.tensors(only)?], owner: None }),
         [] => Err(missing(folder, &format!("{stem}.safetensors"))),
         ref several => Err(Error::Unrecognised {
             path: folder.path().to_path_buf(),
@@ -83,7 +88,7 @@ fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights
 }
 
 /// Weights spread over several files by an index: `{"weight_map": {"<tensor>": "<file>"}}`.
-fn shards(folder: &Folder, index: &str) -> Result<Weights, Error> {
+fn shards(folder: &Folder, index: &str) -> Result<NetworkFiles, Error> {
     let path = folder.path().join(index);
     let bad = |problem: String| Error::Index { path: path.clone(), problem };
     let json = folder.json(index)?.unwrap_or_default();
@@ -125,7 +130,7 @@ fn shards(folder: &Folder, index: &str) -> Result<Weights, Error> {
         }
         owner.insert(tensor.clone(), number);
     }
-    Ok(Weights { files, owner: Some(owner) })
+    Ok(NetworkFiles { files, owner: Some(owner) })
 }
 
 /// A UNet's names are canonical as they are.

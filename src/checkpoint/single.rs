@@ -1,18 +1,18 @@
-//! Models that are one file with CompVis's (LDM's) names: Stable Diffusion 1.x and 2.x.
+//! Models that are one file with CompVis's (LDM's) names: Stable Diffusion 1.x, 2.x and XL.
 use super::component::{Component, Targets};
 use super::describe::describe_file;
 use super::infer::{self, Missing};
-use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
+use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_CLIP, XL_OPEN_CLIP, XL_REFINER};
 use super::part::text_names;
 use super::what::What;
-use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, ldm, openclip};
+use super::{Checkpoint, Error, Kind, SecondEncoder, TensorFile, TokenizerFiles, ldm, openclip};
 use crate::text::KNOWN_WORDS_FILE;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A file can say its networks' configurations itself, under this and `unet`, `vae` or
-/// `text_encoder` in its metadata, as JSON. This program writes them, since heads and norm groups
+/// A file can say its networks' configurations itself, under this and `unet`, `vae`,
+/// `text_encoder` or `text_encoder_2` in its metadata, as JSON. This program writes them, since heads and norm groups
 /// of models other than Stable Diffusion's own are in no weight.
 pub const CONFIG_METADATA: &str = "mixofshow.config.";
 
@@ -34,11 +34,11 @@ fn json_file(file: &TensorFile, place: &str) -> Result<Option<Value>, Error> {
     serde_json::from_str(text).map(Some).map_err(wrong)
 }
 
-/// The tokenizer's, or CLIP's own.
-fn tokenizer(file: &TensorFile, text_encoder: &Component) -> TokenizerFiles {
+/// The tokenizer's of that folder, or CLIP's own.
+fn tokenizer(file: &TensorFile, folder: &str, text_encoder: &Component) -> TokenizerFiles {
     // No others: a name is a place that is written to when a model is fused.
     let texts = TOKENIZER_FILES.iter().filter_map(|name| {
-        Some((name.to_string(), text_file(file, &format!("{TOKENIZER}{name}"))?.clone()))
+        Some((name.to_string(), text_file(file, &format!("{folder}{name}"))?.clone()))
     });
     let texts: BTreeMap<String, String> = texts.collect();
     match texts.is_empty() {
@@ -49,6 +49,7 @@ fn tokenizer(file: &TensorFile, text_encoder: &Component) -> TokenizerFiles {
 
 /// The folder of the tokenizer's files.
 pub(super) const TOKENIZER: &str = "tokenizer/";
+pub(super) const TOKENIZER_2: &str = "tokenizer_2/";
 pub(super) const TOKENIZER_FILES: [&str; 5] = [
     "vocab.json",
     "merges.txt",
@@ -60,23 +61,34 @@ pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
 pub(super) const GENERATION: &str = "generation_config.json";
 pub(super) const CONCEPTS: &str = "new_concept_cfg.json";
 
+/// What says that an empty negative prompt is read as it is.
+pub(super) const ZEROS: &str = "mixofshow.force_zeros_for_empty_prompt";
+
+/// Why Stable Diffusion XL's refiner is refused.
+pub(super) const REFINER: &str = "the refiner of Stable Diffusion XL, which goes on with a base model's pictures and makes none \
+        by itself; base models are supported";
+
 /// Opens a single-file model.
 pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     let path = file.path().to_path_buf();
     let has = |prefix: &str| file.names().any(|n| n.starts_with(prefix));
     let open_clip = has(OPEN_CLIP);
-    let lacking: Vec<_> = [
-        (has(UNET), format!("UNet ({UNET}*)")),
-        (has(VAE), format!("VAE ({VAE}*)")),
-        (has(CLIP) || open_clip, format!("text encoder ({CLIP}* or {OPEN_CLIP}*)")),
-    ]
-    .into_iter()
-    .filter_map(|(there, what)| (!there).then_some(what))
-    .collect();
-    if has("conditioner.embedders.") {
-        let problem = "a Stable Diffusion XL model; only 1.x and 2.x are supported".to_string();
-        return Err(Error::Unrecognised { path, problem });
+    let xl = has(XL);
+    if has(XL_REFINER) {
+        return Err(Error::Unrecognised { path, problem: REFINER.to_string() });
     }
+    let text = match xl {
+        false => (has(CLIP) || open_clip, format!("text encoder ({CLIP}* or {OPEN_CLIP}*)")),
+        true => (
+            has(XL_CLIP) && has(XL_OPEN_CLIP),
+            format!("text encoders ({XL_CLIP}* and {XL_OPEN_CLIP}*)"),
+        ),
+    };
+    let lacking: Vec<_> =
+        [(has(UNET), format!("UNet ({UNET}*)")), (has(VAE), format!("VAE ({VAE}*)")), text]
+            .into_iter()
+            .filter_map(|(there, what)| (!there).then_some(what))
+            .collect();
     if !lacking.is_empty() {
         let what = describe_file(&file).what;
         let problem = match lacking.len() {
@@ -97,7 +109,8 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     let file = Arc::new(file);
     let unet = unet(&file)?;
     let vae = vae(&file)?;
-    let text_encoder = text(&file, open_clip)?;
+    let text_encoder = if xl { first_of_xl(&file)? } else { self::text(&file, open_clip)? };
+    let second = xl.then(|| second_of_xl(&file)).transpose()?;
     let mut notes = Vec::new();
     let scheduler = match json_file(&file, SCHEDULER)? {
         Some(told) => told,
@@ -106,10 +119,11 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     Ok(Checkpoint {
         path,
         kind: Kind::SingleFile,
-        tokenizer: tokenizer(&file, &text_encoder),
+        tokenizer: tokenizer(&file, TOKENIZER, &text_encoder),
         unet,
         vae,
         text_encoder,
+        second,
         vision: None,
         vision_preprocessor: None,
         controls: Default::default(),
@@ -159,17 +173,42 @@ fn stripped<'a>(file: &'a TensorFile, prefix: &'a str) -> impl Iterator<Item = &
 pub(super) fn unet(file: &Arc<TensorFile>) -> Result<Component, Error> {
     let names = ldm::UNetNames::new(stripped(file, UNET))
         .map_err(|problem| Error::Unrecognised { path: file.path().to_path_buf(), problem })?;
+    let names = if is_xl(file) { names.of_xl() } else { names };
     part(file, UNET, "unet", |n| names.translate(n), infer::unet)
 }
 
 pub(super) fn vae(file: &Arc<TensorFile>) -> Result<Component, Error> {
     let levels = ldm::decoder_levels(stripped(file, VAE));
-    part(file, VAE, "vae", |n| ldm::vae_names(levels, n), infer::vae)
+    let infer = if is_xl(file) { infer::xl_vae } else { infer::vae };
+    part(file, VAE, "vae", |n| ldm::vae_names(levels, n), infer)
+}
+
+fn is_xl(file: &TensorFile) -> bool {
+    file.names().any(|name| name.starts_with(XL))
+}
+
+/// Stable Diffusion XL's first text encoder, CLIP's.
+fn first_of_xl(file: &Arc<TensorFile>) -> Result<Component, Error> {
+    part(file, XL_CLIP, "text_encoder", text_names, |c| infer::text(c, false))
+}
+
+/// Stable Diffusion XL's second text encoder, OpenCLIP's, and what goes with it.
+fn second_of_xl(file: &Arc<TensorFile>) -> Result<SecondEncoder, Error> {
+    let infer = |c: &Component| {
+        let mut config = infer::text(c, true)?;
+        config["architectures"] = json!(["CLIPTextModelWithProjection"]);
+        Ok(config)
+    };
+    let component = part(file, XL_OPEN_CLIP, "text_encoder_2", openclip::names, infer)?;
+    let tokenizer = tokenizer(file, TOKENIZER_2, &component);
+    // What such models were made with; a file of this program's says it.
+    let told = file.metadata().get(ZEROS).is_none_or(|told| told != "false");
+    Ok(SecondEncoder { component, tokenizer, zeros_for_empty: told })
 }
 
 pub(super) fn text(file: &Arc<TensorFile>, open_clip: bool) -> Result<Component, Error> {
     let (prefix, translate): (_, fn(&str) -> Targets) =
-        if open_clip { (OPEN_CLIP, openclip::names) } else { (CLIP, text_names) };
+        if open_clip { (OPEN_CLIP, openclip::names_of_2x) } else { (CLIP, text_names) };
     part(file, prefix, "text_encoder", translate, |c| infer::text(c, open_clip))
 }
 
@@ -179,6 +218,28 @@ fn scheduler(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> Va
         .iter()
         .find_map(|n| file.entries().get(*n)?.shape.first().copied());
     let (prediction, zero_snr) = prediction_type(file, unet, notes);
+    if is_xl(file) {
+        let mut config = json!({
+            "_class_name": "EulerDiscreteScheduler",
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085,
+            "clip_sample": false,
+            "interpolation_type": "linear",
+            "num_train_timesteps": steps.filter(|&n| n > 0).unwrap_or(1000),
+            "prediction_type": prediction,
+            "set_alpha_to_one": false,
+            "skip_prk_steps": true,
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+            "trained_betas": null,
+            "use_karras_sigmas": false,
+        });
+        if zero_snr {
+            config["rescale_betas_zero_snr"] = json!(true);
+        }
+        return config;
+    }
     let mut config = json!({
         "_class_name": "PNDMScheduler",
         "beta_end": 0.012,
@@ -222,7 +283,7 @@ fn prediction_type(
         Some("false") => return ("epsilon", zero_snr),
         _ => {}
     }
-    if unet.config["use_linear_projection"] != json!(true) {
+    if unet.config["use_linear_projection"] != json!(true) || is_xl(file) {
         return ("epsilon", zero_snr);
     }
     let guess = if spread_of_last_norm(unet).is_some_and(|s| s > 0.09) { V } else { "epsilon" };

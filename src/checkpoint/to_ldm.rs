@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ldm::{CLIP, UNET, VAE};
+use super::ldm::{CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP};
 
 /// New names of all of a network's tensors, by their canonical ones.
 pub(super) type Renaming = fn(&[&str]) -> BTreeMap<String, String>;
@@ -87,6 +87,8 @@ pub(super) fn unet(names: &[&str]) -> BTreeMap<String, String> {
         ("time_embedding.cond_proj", "time_embed.cond_proj"),
         ("class_embedding.linear_1", "label_emb.0.0"),
         ("class_embedding.linear_2", "label_emb.0.2"),
+        ("add_embedding.linear_1", "label_emb.0.0"),
+        ("add_embedding.linear_2", "label_emb.0.2"),
         ("class_embedding", "label_emb"),
         ("conv_norm_out", "out.0"),
         ("conv_out", "out.2"),
@@ -186,6 +188,68 @@ pub(super) fn vae(names: &[&str]) -> BTreeMap<String, String> {
 /// A text encoder's names, each with that of a single file: CLIP's own stay.
 pub(super) fn text(names: &[&str]) -> BTreeMap<String, String> {
     names.iter().map(|name| (name.to_string(), format!("{CLIP}{name}"))).collect()
+}
+
+/// The names of Stable Diffusion XL's first text encoder.
+pub(super) fn xl_text(names: &[&str]) -> BTreeMap<String, String> {
+    names.iter().map(|name| (name.to_string(), format!("{XL_CLIP}{name}"))).collect()
+}
+
+/// A tensor that is made of canonical ones, one below the other.
+pub(super) struct Joined {
+    pub name: String,
+    pub parts: Vec<String>,
+    pub transposed: bool,
+}
+
+/// The tensors of Stable Diffusion XL's second text encoder under OpenCLIP's names: an attention's
+/// three input projections are one.
+pub(super) fn open_clip(names: &[&str]) -> Vec<Joined> {
+    let joined = |name: String, parts: Vec<String>| Joined {
+        name: format!("{XL_OPEN_CLIP}{name}"),
+        parts,
+        transposed: false,
+    };
+    let mut all = Vec::new();
+    for canonical in names {
+        let own = canonical.to_string();
+        let inside = canonical.strip_prefix("text_model.").unwrap_or(canonical);
+        let Some((number, rest)) =
+            inside.strip_prefix("encoder.layers.").and_then(|rest| rest.split_once('.'))
+        else {
+            let name = renamed(
+                inside,
+                &[
+                    ("embeddings.token_embedding.", "token_embedding."),
+                    ("embeddings.position_embedding.weight", "positional_embedding"),
+                    ("final_layer_norm.", "ln_final."),
+                    ("text_projection.weight", "text_projection"),
+                ],
+            );
+            let transposed = inside == "text_projection.weight";
+            all.push(Joined { transposed, ..joined(name, vec![own]) });
+            continue;
+        };
+        let layer = format!("transformer.resblocks.{number}");
+        if let Some(parameter) = rest.strip_prefix("self_attn.q_proj.") {
+            let of = |part: &str| canonical.replace(".q_proj.", &format!(".{part}_proj."));
+            let parts = ["q", "k", "v"].map(of).to_vec();
+            all.push(joined(format!("{layer}.attn.in_proj_{parameter}"), parts));
+        } else if !rest.starts_with("self_attn.k_proj.") && !rest.starts_with("self_attn.v_proj.") {
+            let name = renamed(
+                rest,
+                &[
+                    ("layer_norm1.", "ln_1."),
+                    ("layer_norm2.", "ln_2."),
+                    ("self_attn.out_proj.", "attn.out_proj."),
+                    ("mlp.fc1.", "mlp.c_fc."),
+                    ("mlp.fc2.", "mlp.c_proj."),
+                ],
+            );
+            all.push(joined(format!("{layer}.{name}"), vec![own]));
+        }
+    }
+    all
 }
 
 #[cfg(test)]

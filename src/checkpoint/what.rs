@@ -1,5 +1,5 @@
 //! What kind of file a list of names is, and what this program does with it.
-use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
+use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_REFINER};
 use serde::Serialize;
 
 /// What a file or folder is.
@@ -12,20 +12,26 @@ pub enum What {
     SingleFileSd1,
     /// A whole model in one file, Stable Diffusion 2.x's kind.
     SingleFileSd2,
-    /// A Stable Diffusion XL model, which this program does not run.
+    /// A whole model in one file, Stable Diffusion XL's kind.
     SingleFileSdxl,
+    /// Stable Diffusion XL's refiner, which this program does not run.
+    Refiner,
     /// A model of another family or its main network, which this program does not run.
     OtherModel,
     /// Words with layer-wise embeddings, with or without a LoRA.
     Concept,
     /// A change to a model, in any dialect.
     Lora,
+    /// A change to a model of a kind that is not read: OFT and the like.
+    OtherChange,
     /// Embeddings of new words.
     TextualInversion,
-    /// Embeddings for Stable Diffusion XL, which this program does not run.
+    /// Embeddings of new words for both text encoders of Stable Diffusion XL.
     TextualInversionSdxl,
     /// A ControlNet.
     ControlNet,
+    /// A ControlNet for Stable Diffusion XL.
+    ControlNetSdxl,
     /// A ControlNet for another family of models, which this program does not run.
     ControlNetOther,
     /// A ControlNet of low-rank differences, which this program does not run.
@@ -70,13 +76,16 @@ impl What {
             Self::SingleFileSd1 => "single-file model (Stable Diffusion 1.x)",
             Self::SingleFileSd2 => "single-file model (Stable Diffusion 2.x)",
             Self::SingleFileSdxl => "single-file model (Stable Diffusion XL)",
+            Self::Refiner => "refiner (Stable Diffusion XL)",
             Self::OtherModel => "model of another family (Stable Diffusion 3, Flux or the like)",
             Self::Concept => "concept",
             Self::Lora => "LoRA",
+            Self::OtherChange => "change to a model, of a kind that is not read",
             Self::TextualInversion => "textual inversion",
             Self::TextualInversionSdxl => "textual inversion (Stable Diffusion XL)",
             Self::ControlNet => "ControlNet",
-            Self::ControlNetOther => "ControlNet (for Stable Diffusion XL, 3, Flux or the like)",
+            Self::ControlNetSdxl => "ControlNet (for Stable Diffusion XL)",
+            Self::ControlNetOther => "ControlNet (for Stable Diffusion 3, Flux or the like)",
             Self::ControlLora => "Control-LoRA",
             Self::ControlLllite => "ControlNet-LLLite",
             Self::T2iAdapter => "T2I-Adapter",
@@ -95,27 +104,30 @@ impl What {
     /// What this program does with it.
     pub fn used(self) -> &'static str {
         match self {
-            Self::DiffusersFolder | Self::SingleFileSd1 | Self::SingleFileSd2 => {
-                "--model of `mos generate`, `mos train` and `mos fuse`"
-            }
-            Self::Concept | Self::TextualInversion => {
+            Self::DiffusersFolder
+            | Self::SingleFileSd1
+            | Self::SingleFileSd2
+            | Self::SingleFileSdxl => "--model of `mos generate`, `mos train` and `mos fuse`",
+            Self::Concept | Self::TextualInversion | Self::TextualInversionSdxl => {
                 "--concept of `mos generate` and `mos fuse`; `mos convert`"
             }
             Self::Lora => "--lora of `mos generate`, --concept of `mos fuse`; `mos convert`",
-            Self::ControlNet | Self::T2iAdapter => {
+            Self::OtherChange => {
+                "none; LoRA, LoCon, LoHa, LoKr, DoRA, IA3 and full differences are read"
+            }
+            Self::ControlNet | Self::ControlNetSdxl | Self::T2iAdapter => {
                 "--control of `mos generate`, as FILE:image=PICTURE"
             }
-            Self::SingleFileSdxl
-            | Self::OtherModel
-            | Self::UnetSdxl
-            | Self::TextualInversionSdxl => "none; Stable Diffusion 1.x and 2.x are supported",
+            Self::OtherModel | Self::Refiner => {
+                "none; base models of Stable Diffusion 1.x, 2.x and XL are supported"
+            }
             Self::ControlNetOther | Self::ControlLora | Self::ControlLllite | Self::IpAdapter => {
-                "none; of what steers, ControlNets and T2I-Adapters for Stable Diffusion 1.x and \
-                    2.x are supported"
+                "none; of what steers, ControlNets and T2I-Adapters for Stable Diffusion 1.x, 2.x \
+                    and XL are supported"
             }
             Self::MotionModule => "none; pictures do not move here",
             Self::Upscaler => "none; pictures are made as large as --size says",
-            Self::Unet | Self::Vae | Self::TextEncoder | Self::VisionEncoder => {
+            Self::Unet | Self::UnetSdxl | Self::Vae | Self::TextEncoder | Self::VisionEncoder => {
                 "none by itself; --model takes whole models"
             }
             Self::Unknown => "none",
@@ -135,6 +147,43 @@ const LLLITE: &str = "lllite_";
 /// A ControlNet's layers that read the picture: the authors' names and diffusers'.
 pub(super) const HINTS: [&str; 2] = ["input_hint_block.", "controlnet_cond_embedding."];
 
+/// Marks of other ways to write a change, and what they are called. They begin a part of a name.
+const OTHER_CHANGES: [(&str, &str); 9] = [
+    ("oft_", "an OFT"),
+    ("boft_", "a BOFT"),
+    ("lora_embedding_", "a LoRA of an embedding table"),
+    ("vera_", "a VeRA"),
+    ("hra_", "an HRA"),
+    ("fourierft_", "a FourierFT"),
+    ("a1.weight", "a GLoRA"),
+    ("glora_", "a GLoRA"),
+    ("set_weight", "whole weights"),
+];
+
+/// What else than a known change a tensor of this name belongs to, if it does.
+pub fn other_change(tensor: &str) -> Option<&'static str> {
+    let starts = tensor.match_indices('.').map(|(at, _)| at + 1).chain([0]);
+    let mut parts = starts.filter_map(|at| tensor.get(at..));
+    parts.find_map(|part| {
+        OTHER_CHANGES.iter().find(|(mark, _)| part.starts_with(mark)).map(|(_, kind)| *kind)
+    })
+}
+
+/// Programs that save a part of a larger object put its name before all others.
+const OUTER: [&str; 5] = ["module.", "_orig_mod.", "unet.", "vae.", "text_encoder."];
+
+/// The names without what all of them begin with, where that says nothing.
+pub(super) fn bare<'n>(names: &[&'n str]) -> Vec<&'n str> {
+    let common = |outer: &&&str| !names.is_empty() && names.iter().all(|n| n.starts_with(**outer));
+    match OUTER.iter().find(common) {
+        // What is known by this beginning is told by it.
+        Some(outer) if !names.iter().all(|n| n.starts_with(UNET)) => {
+            names.iter().map(|name| &name[outer.len()..]).collect()
+        }
+        _ => names.to_vec(),
+    }
+}
+
 /// The kind of file that has these names; LoRAs and textual inversions are told elsewhere.
 pub(super) fn classify(names: &[&str]) -> What {
     let any = |prefix: &str| names.iter().any(|n| n.starts_with(prefix));
@@ -142,14 +191,18 @@ pub(super) fn classify(names: &[&str]) -> What {
     let whole = any(UNET) && any(VAE);
     let steers = any(CONTROL_MODEL) || HINTS.iter().any(|hint| any(hint));
     let is_xl = any("add_embedding.") || any("label_emb.") || has(".label_emb.");
-    if any("conditioner.embedders.") {
-        What::SingleFileSdxl
+    // One that does many things at once reads another encoding of the picture.
+    let is_union = has("control_add_embedding.") || any("task_embedding");
+    if any(XL) {
+        if any(XL_REFINER) { What::Refiner } else { What::SingleFileSdxl }
     } else if any(LLLITE) {
         What::ControlLllite
     } else if any(CONTROL_LORA) || steers && names.iter().any(|n| n.ends_with(".down")) {
         What::ControlLora
-    } else if has("controlnet_x_embedder.") || any("controlnet_blocks.") || steers && is_xl {
+    } else if has("controlnet_x_embedder.") || any("controlnet_blocks.") || steers && is_union {
         What::ControlNetOther
+    } else if steers && is_xl {
+        What::ControlNetSdxl
     } else if steers {
         What::ControlNet
     } else if any("image_proj.") && any("ip_adapter.") {
@@ -169,7 +222,10 @@ pub(super) fn classify(names: &[&str]) -> What {
         What::T2iAdapter
     } else if is_upscaler(names) {
         What::Upscaler
-    } else if any("down_blocks.") && any("time_embedding.") || any(UNET) {
+    } else if any("down_blocks.") && any("time_embedding.")
+        || any("input_blocks.") && any("time_embed.")
+        || any(UNET)
+    {
         if is_xl { What::UnetSdxl } else { What::Unet }
     } else if any("encoder.") && any("decoder.") || any(VAE) {
         What::Vae

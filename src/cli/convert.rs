@@ -55,7 +55,8 @@ pub struct Arguments {
     /// Write a LoRA of this rank, the closest to what is read; it is told how much is missed
     #[arg(long, value_name = "N", value_parser = RANKS.parser::<usize>())]
     rank: Option<usize>,
-    /// Replace files that are there already: that of this name, and the textual inversions beside it
+    /// Replace files that are there already: that of this name, and the textual inversions beside
+    /// it; never a file behind a symbolic link
     #[arg(long)]
     replace: bool,
     /// For whom: mos, mix-of-show, kohya or peft (diffusers)
@@ -200,6 +201,16 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
 fn check(file: &Path, inputs: &[PathBuf], replace: bool) -> Result<()> {
     files::check(file)?;
     files::check_apart(file, inputs)?;
+    let is_link = std::fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink());
+    if is_link && output::is_replaced(file) {
+        let behind = std::fs::read_link(file).unwrap_or_default();
+        return Err(Failure::Usage(format!(
+            "{}: it is a symbolic link to {}, and nothing behind a link is replaced: name the file \
+                itself, or remove the link",
+            file.display(),
+            behind.display()
+        )));
+    }
     match output::is_replaced(file) && !replace {
         true => Err(Failure::Usage(format!(
             "{}: it is there already; --replace replaces it",

@@ -113,6 +113,7 @@ fn table(adapters: &[AdapterReport], cpu: &CpuReport, chosen: usize) -> Table {
         (sizes, Some(tried)) => format!("{}; {tried}", sizes.join(", ")),
     });
     row("timestamps", &|a| yes_no(a.timestamps));
+    row("tile sizes", &|a| a.sizes.clone());
     row("kernels", &|a| match a.schedule {
         "matrices" => "tiles in workgroup memory, matmuls of cooperative matrices".to_string(),
         _ => "tiles in workgroup memory".to_string(),

@@ -5,11 +5,10 @@ mod sheet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mixofshow::backend::Precision;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
 use mixofshow::counted;
-use mixofshow::fusion::solve::Exact;
+use mixofshow::fusion::solve::{Exact, Solver};
 use mixofshow::fusion::{
     self, ConceptReport, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings,
     Stage,
@@ -20,14 +19,19 @@ use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
+use arguments::{Fit, Method, Pull, Recording};
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let start = Instant::now();
     let replace = arguments.replace || arguments.to.is_some() && arguments.output.is_none();
     let out = output(arguments)?;
-    out.iter().try_for_each(|out| files::check_fused(out, replace))?;
     arguments.statistics.iter().try_for_each(|folder| files::check_folder(folder))?;
-    let previous = arguments.to.as_deref().map(Previous::open).transpose()?;
+    out.iter().try_for_each(|out| files::check_fused(out, replace))?;
+    let previous = arguments.to.as_deref().map(|to| match Previous::open(to) {
+        Err(error @ fusion::Error::File { .. }) => Err(Failure::Usage(format!("--to {error}"))),
+        other => Ok(other?),
+    });
+    let previous = previous.transpose()?;
     let model = match (&arguments.model, &previous) {
         (Some(model), _) => model.clone(),
         (None, Some(previous)) => previous.base.clone(),
@@ -41,7 +45,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = Checkpoint::open_named(&model, files::models().as_deref())?;
-    let settings = arguments.settings(factor(&checkpoint))?;
+    let settings =
+        progress.aside(|| arguments.settings(factor(&checkpoint), previous.as_ref(), terminal))?;
     let gpu = global.open()?;
     progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
     let entries = if arguments.sheet { concepts.clone() } else { Vec::new() };
@@ -93,7 +98,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             let file = report_folder(path)?.join("sheet.png");
             sheet.save(&file, None)?;
             pictures.push((
-                "Own file, fused, averaged, with the same seed".to_string(),
+                "Each concept, two together, ordinary prompts: own files, fused, averaged"
+                    .to_string(),
                 "sheet.png".to_string(),
             ));
         }
@@ -238,36 +244,82 @@ fn concepts(
 }
 
 impl Arguments {
-    fn distillation(&self, usual: Distillation) -> Distillation {
-        match self.distillation.unwrap_or(usual.pictures) {
-            0 => Distillation::NONE,
-            pictures => {
-                Distillation { pictures, rate: self.distillation_rate, ..Distillation::default() }
-            }
-        }
-    }
-
-    fn settings(&self, factor: usize) -> Result<Settings> {
-        let usual = Settings::of(
-            self.solver.with(Exact { ridge: self.ridge, keep_weight: self.keep_weight }),
-        );
-        if [&self.prompts, &self.keep]
-            .iter()
-            .all(|path| path.as_deref().is_some_and(files::is_stream))
-        {
+    /// What options say, over what is usual for the solver, or over what the model was made with
+    /// that is changed.
+    fn settings(
+        &self,
+        factor: usize,
+        previous: Option<&Previous>,
+        terminal: &Terminal,
+    ) -> Result<Settings> {
+        let streams = [&self.prompts, &self.sampled_prompts, &self.held_out, &self.keep];
+        if streams.into_iter().flatten().filter(|path| files::is_stream(path)).count() > 1 {
             return Err(Failure::Usage(
                 "--prompts - and --keep - both want standard input: one of them can have it".into(),
             ));
         }
-        let mut settings = Settings {
-            steps: self.steps.unwrap_or(usual.steps),
-            guidance: self.guidance.unwrap_or(usual.guidance),
-            seeds: self.samples,
-            seed: self.seed,
-            precision: self.precision.unwrap_or(Precision::AsStored),
-            distillation: self.distillation(usual.distillation),
-            rename: self.rename,
-            ..usual
+        let made = previous.and_then(|previous| previous.settings.clone());
+        let same = |made: &Settings| self.solver.is_none_or(|s| s == Method::of(made.solver));
+        let before = made.filter(|made| same(made) && self.record.is_none());
+        if previous.is_some() && before.is_none() {
+            terminal.remark(match self.solver.is_some() || self.record.is_some() {
+                true => {
+                    "another solver or recording than the model was made with: its other settings \
+                        are as usual for that"
+                }
+                false => {
+                    "the model's fusion.json does not tell its settings (it is of an older \
+                        version): usual ones are taken"
+                }
+            });
+        }
+        let mut settings = before.unwrap_or_else(|| {
+            let solver = self.solver.unwrap_or(Method::Exact).with(Exact::default());
+            let usual = Settings::of(solver);
+            match self.record {
+                None => usual,
+                Some(recording) => Settings {
+                    solver,
+                    distillation: usual.distillation,
+                    ..match recording {
+                        Recording::Usual => Settings::default(),
+                        Recording::Published => Settings::published(),
+                    }
+                },
+            }
+        });
+        if let Solver::Exact(exact) = &mut settings.solver {
+            exact.ridge = self.ridge.or(exact.ridge);
+            exact.towards = self.towards.map(Pull::towards).or(exact.towards);
+            exact.keep_weight = self.keep_weight.unwrap_or(exact.keep_weight);
+        }
+        if let Solver::Merge(merge) = &mut settings.solver {
+            merge.density = self.density.unwrap_or(merge.density);
+            merge.seed = self.seed.unwrap_or(merge.seed);
+        } else if self.density.is_some() {
+            return Err(Failure::Usage(
+                "--density is of the solvers ties and dare: --solver names one of them".into(),
+            ));
+        }
+        settings.steps = self.steps.unwrap_or(settings.steps);
+        settings.guidance = self.guidance.unwrap_or(settings.guidance);
+        settings.seeds = self.samples.unwrap_or(settings.seeds);
+        settings.seed = self.seed.unwrap_or(settings.seed);
+        settings.precision = self.precision.unwrap_or(settings.precision);
+        settings.rename |= self.rename;
+        if let Some(fit) = self.fit {
+            settings.whole_prompts = fit == Fit::Prompts;
+        }
+        settings.distillation = match (self.distillation, self.distillation_rate) {
+            (Some(0), _) => Distillation::NONE,
+            (Some(pictures), rate) => {
+                let usual = Distillation::default();
+                Distillation { pictures, rate: rate.unwrap_or(usual.rate), ..usual }
+            }
+            (None, Some(rate)) if settings.distillation.pictures > 0 => {
+                Distillation { rate, ..settings.distillation }
+            }
+            (None, _) => settings.distillation,
         };
         if let Some((width, height)) = self.size {
             if width % factor != 0 || height % factor != 0 || width == 0 || height == 0 {
@@ -278,15 +330,16 @@ impl Arguments {
             settings.size = Some([height / factor, width / factor]);
         }
         if let Some(path) = &self.prompts {
-            let templates = lines("--prompts", path)?;
-            if let Some(wrong) = templates.iter().find(|line| !line.contains("{}")) {
-                return Err(Failure::Usage(format!(
-                    "{}: \"{wrong}\" has no {{}} for the concept's words",
-                    path.display()
-                )));
-            }
-            settings.prompts.clone_from(&templates);
-            settings.sampled = templates;
+            settings.prompts = templates("--prompts", path)?;
+            settings.sampled.clone_from(&settings.prompts);
+        }
+        if let Some(path) = &self.sampled_prompts {
+            settings.sampled = templates("--sampled-prompts", path)?;
+        }
+        match self.held_out.as_deref().map(|path| (path, path.to_str())) {
+            Some((_, Some("none"))) => settings.held_out.clear(),
+            Some((path, _)) => settings.held_out = templates("--held-out", path)?,
+            None => {}
         }
         match self.keep.as_deref().map(|path| (path, path.to_str())) {
             Some((_, Some("none"))) => settings.keep.clear(),
@@ -294,6 +347,18 @@ impl Arguments {
             None => {}
         }
         Ok(settings)
+    }
+}
+
+/// Lines with a place for a concept's words.
+fn templates(option: &str, path: &Path) -> Result<Vec<String>> {
+    let templates = lines(option, path)?;
+    match templates.iter().find(|line| !line.contains("{}")) {
+        Some(wrong) => Err(Failure::Usage(format!(
+            "{}: \"{wrong}\" has no {{}} for the concept's words",
+            path.display()
+        ))),
+        None => Ok(templates),
     }
 }
 
@@ -330,7 +395,8 @@ fn write_report(
 ) -> Result<()> {
     let folder = report_folder(model)?;
     let json = serde_json::to_string_pretty(report)?;
-    for (name, text) in [("report.md", fusion::markdown(report, pictures)), ("report.json", json)] {
+    let [text, page] = [fusion::markdown(report, pictures), fusion::html(report, pictures)];
+    for (name, text) in [("report.md", text), ("report.html", page), ("report.json", json)] {
         files::write(&folder.join(name), text.as_bytes())?;
     }
     Ok(fusion::note_report(model)?)
@@ -340,21 +406,36 @@ fn write_report(
 fn summary(report: &fusion::Report, terminal: &Terminal) {
     report.notes.iter().for_each(|note| terminal.warning(note));
     for stage in &report.stages {
-        let residuals = stage.residuals();
+        let residuals: Vec<fusion::Residual> = stage.residuals().into_iter().flatten().collect();
+        if residuals.is_empty() {
+            // Averages and mergers take no inputs.
+            let (title, solver) = (stage.stage.title(), &report.solver);
+            terminal.note(format!("{title}: {solver}, nothing measured"));
+            continue;
+        }
         let mean = |pick: &dyn Fn(&fusion::Residual) -> f64| {
-            let known: Vec<f64> = residuals.iter().flatten().map(pick).collect();
-            known.iter().sum::<f64>() / known.len().max(1) as f64
+            residuals.iter().map(pick).sum::<f64>() / residuals.len() as f64
         };
-        let lost = stage
-            .base_loss()
-            .map_or(String::new(), |loss| format!(", ordinary prompts lose {:.1} %", loss * 100.0));
+        let others = match residuals.iter().all(|residual| residual.held_out.is_some()) {
+            true => {
+                let [fused, averaged] = [0, 1].map(|which| {
+                    mean(&|residual| residual.held_out.map_or(0.0, |both| both[which]))
+                });
+                format!("; on inputs not solved with {fused:.3} ({averaged:.3})")
+            }
+            false => String::new(),
+        };
+        let lost = stage.base_loss().map_or(String::new(), |loss| {
+            format!(", ordinary prompts change by {:.1} %", loss * 100.0)
+        });
         terminal.note(format!(
-            "{}: residual {:.3} (averaged {:.3}; 1 is the base model's){lost}; ridge {:.1e}; \
-                inputs in {:.1} s, solved in {:.2} s",
+            "{}: residual {:.3} (averaged {:.3}; 1 is the base model's){others}{lost}; ridge \
+                {:.1e} towards {}; inputs in {:.1} s, solved in {:.2} s",
             stage.stage.title(),
             mean(&|residual| residual.fused),
             mean(&|residual| residual.averaged),
             stage.ridge.ridge,
+            stage.ridge.towards,
             stage.seconds[0],
             stage.seconds[1],
         ));

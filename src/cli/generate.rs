@@ -2,7 +2,10 @@
 mod arguments;
 mod concepts;
 mod destination;
+mod larger;
 mod placing;
+mod plan;
+mod previews;
 mod report;
 mod steering;
 
@@ -15,7 +18,7 @@ use std::time::Instant;
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::{Gpu, replaced_kernels};
 use mixofshow::checkpoint::output;
-use mixofshow::checkpoint::{Checkpoint, SHIPPED};
+use mixofshow::checkpoint::{Checkpoint, Component, SHIPPED};
 use mixofshow::picture::{Mask, Picture};
 use mixofshow::pipeline::latents;
 use mixofshow::pipeline::recipe::{Lookup, Recipe, Source, hex};
@@ -27,6 +30,7 @@ use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
 pub use destination::destinations;
+use previews::Screen;
 use report::Report;
 
 /// What is known before the model is opened, all inputs read.
@@ -37,10 +41,13 @@ struct Order {
     destinations: Vec<PathBuf>,
     /// One for each of the recipe's controls.
     control_pictures: Vec<Picture>,
+    /// The small autoencoder that decodes.
+    vae: Option<Component>,
+    screen: Option<Screen>,
 }
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
-    let Order { mut recipe, mut request, destinations, control_pictures } =
+    let Order { mut recipe, mut request, destinations, control_pictures, vae, screen } =
         order(arguments, terminal)?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
@@ -63,15 +70,23 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     recipe.kernels = replaced.to_vec();
     let wanted_hash = recipe.model_hash.take().filter(|_| arguments.model.is_none());
     // The hash reads the whole model once more, so it is made while the device works.
-    let (generated, loading) = std::thread::scope(|scope| {
+    let made = std::thread::scope(|scope| {
         let hashing = scope.spawn(|| {
-            checkpoint.hash_watched(&mut |_| interrupt::asked()).ok().map(|hash| hex(&hash))
+            let wanted = !arguments.plan;
+            let hash = || checkpoint.hash_watched(&mut |_| interrupt::asked()).ok();
+            wanted.then(hash).flatten().map(|hash| hex(&hash))
         });
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, recipe.precision)?;
+        vae.as_ref().map(|vae| pipeline.decode_by(vae)).transpose()?;
         progress.aside(|| {
             pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}")))
         });
         let prepared = pipeline.prepare(&request)?;
+        if arguments.plan {
+            progress.finish();
+            plan::print(&gpu, &pipeline, &prepared, arguments.json, terminal)?;
+            return Ok(None);
+        }
         progress.aside(|| {
             prepared.warnings().iter().for_each(|warning| terminal.warning(warning));
             let planned = prepared.memory();
@@ -85,7 +100,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         let mut hashing = Some(hashing);
         let shown = RefCell::new(&mut progress);
         let _watched = interrupt::watched();
-        let generated = pipeline.make_each(
+        let unseen = RefCell::new(None);
+        let generated = pipeline.make_shown(
             prepared,
             &mut |at| {
                 shown.borrow_mut().show(at.stage, at.done, at.of);
@@ -105,10 +121,26 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
                     other => other,
                 }
             },
+            &mut |preview| {
+                let Some(screen) = &screen else { return };
+                if let Err(failure) = shown.borrow().aside(|| screen.show(preview)) {
+                    // Said once, and the work goes on.
+                    unseen.borrow_mut().get_or_insert(failure);
+                }
+            },
         )?;
-        Ok::<_, Failure>((generated, loading))
+        if let Some(failure) = unseen.into_inner() {
+            let why = match failure {
+                Failure::Failed(error) => error.to_string(),
+                Failure::Usage(why) => why,
+                Failure::Stopped | Failure::Unread => "nobody reads them".into(),
+            };
+            terminal.warning(format!("previews could not be shown: {why}"));
+        }
+        Ok::<_, Failure>(Some((generated, loading)))
     })?;
     drop(progress);
+    let Some((generated, loading)) = made else { return Ok(()) };
     if let Some(path) = &arguments.save_latents {
         make_folder_of(path)?;
         latents::write(path, &generated.latents)?;
@@ -178,6 +210,14 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         ));
     }
 
+    let opened = arguments.larger.apply(&mut recipe, like, terminal)?;
+    if recipe.image.is_some() && recipe.request.hires.is_some() {
+        return Err(Failure::Usage(
+            "--hires makes a larger picture of one that is made from noise: it goes with no \
+                --init-image"
+                .into(),
+        ));
+    }
     let mut request = recipe.request.clone();
     if let Some(image) = &recipe.image {
         request.image = Some(Picture::open(&image.path)?);
@@ -221,6 +261,11 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
             files::check_picture(&placing::drawing_of(destination))?;
         }
     }
+    let screen = arguments.previews.screen(&destinations, terminal)?;
+    if let Some(path) = screen.as_ref().and_then(Screen::file) {
+        files::check_picture(path)?;
+        outputs.push(path.to_path_buf());
+    }
     let mut names = HashSet::new();
     if let Some(twice) =
         outputs.iter().find(|path| !is_device(path) && !names.insert(path.as_path()))
@@ -232,13 +277,14 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
     }
     let inputs = inputs(arguments, &recipe);
     outputs.iter().try_for_each(|output| files::check_apart(output, &inputs))?;
-    Ok(Order { recipe, request, destinations, control_pictures })
+    Ok(Order { recipe, request, destinations, control_pictures, vae: opened.vae, screen })
 }
 
 /// The files that are read.
 fn inputs(arguments: &Arguments, recipe: &Recipe) -> Vec<PathBuf> {
     let named = [&arguments.like, &arguments.placing.layout].into_iter().flatten().cloned();
-    let pictures = [&recipe.image, &recipe.mask, &recipe.latents].into_iter().flatten();
+    let pictures = [&recipe.image, &recipe.mask, &recipe.latents, &recipe.vae, &recipe.upscaler];
+    let pictures = pictures.into_iter().flatten();
     let concepts = recipe.concepts.iter().map(|concept| &concept.source);
     let controls = recipe.controls.iter().map(|control| &control.image);
     let sources = pictures.chain(concepts).chain(controls).chain(&recipe.region_masks);

@@ -1,11 +1,14 @@
 //! `mos inspect`
+use std::path::Path;
+
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
-use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect, inspect_model};
+use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
+use mixofshow::concept::dialects;
 use mixofshow::counted;
 use mixofshow::pipeline::{Pipeline, Request};
 use serde::Serialize;
@@ -20,8 +23,8 @@ use super::{Result, escaped, files, units, values};
 /// it is and which options take it, its networks with their configurations, sizes and element
 /// types, a concept's or LoRA's dialect, words, ranks, alpha and base model, metadata, the words
 /// that a small model knows, and the device memory that a picture takes. Files that `torch.save`
-/// wrote (.pth, .pt, .bin) are read without executing anything. No weights are loaded and no
-/// graphics adapter is needed.
+/// wrote (.pth, .pt, .bin) are read without executing anything. Concepts and LoRAs are read as a
+/// whole, so that damage is told; of models no weights are loaded. No graphics adapter is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// File or folder, or a model's name as `generate` takes it [default: the model that ships with
@@ -43,7 +46,10 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let path = find(name, files::models().as_deref())?;
     let (report, model) = match &path {
         Some(path) => {
-            let report = inspect(path)?;
+            let mut report = inspect(path)?;
+            if let Some(problem) = damage(&report, path) {
+                report.used = format!("none as it is: {problem}");
+            }
             // One in a pickle is told, but not opened.
             let is_model = report.scheduler.is_some();
             (report, is_model.then(|| Checkpoint::open(path)).transpose()?)
@@ -75,6 +81,14 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why a concept or a LoRA cannot be used, although its names and shapes are those of one: it is
+/// read as a whole.
+fn damage(report: &Report, path: &Path) -> Option<String> {
+    let is_read = matches!(report.what, What::Concept | What::Lora | What::TextualInversion);
+    let said = report.used.starts_with("none");
+    (is_read && !said).then(|| dialects::read(path).err()).flatten().map(|error| error.to_string())
 }
 
 #[derive(Serialize)]
@@ -139,7 +153,7 @@ fn describe(report: &Report, all: bool) -> String {
         units::count(report.parameters()),
         units::bytes(report.bytes())
     );
-    text += &format!("use: {}\n", report.used);
+    text += &format!("use: {}\n", escaped::line(&report.used));
     text += &format!("\n{}\n", components(report));
     for component in &report.components {
         text += &config(&component.name, &component.config, all);

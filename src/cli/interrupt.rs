@@ -71,6 +71,7 @@ pub fn is_cancelled(error: &(dyn Error + 'static)) -> bool {
         || matches!(error.downcast_ref(), Some(training::Error::Cancelled(_)))
         || matches!(error.downcast_ref(), Some(fusion::Error::Cancelled(_)))
         || matches!(error.downcast_ref(), Some(metrics::EvaluationError::Cancelled(_)))
+        || matches!(error.downcast_ref(), Some(metrics::survey::Error::Cancelled(_)))
         || matches!(error.downcast_ref(), Some(concept::Error::Cancelled(_)))
         || matches!(error.downcast_ref(), Some(checkpoint::Error::Cancelled(_)))
 }

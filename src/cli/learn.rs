@@ -20,9 +20,9 @@ use super::{Global, Result, files, interrupt, units};
 /// A concept, and the seconds that it took where it was not there already.
 pub type Trained = (Concept, Option<f64>);
 
-/// Learns concepts, or reads those that are there already, of the same base model. Software
-/// adapters leave a core idle while a program prepares its next work, so there as many are trained
-/// side by side as the machine has cores: what each learns is the same.
+/// Learns concepts, or reads those that are there already, of the same base model. One program
+/// leaves cores idle now and then, so where the processor computes, as many are trained side by side
+/// as the machine has cores, and what is left over gets all of it: what each learns is the same.
 pub fn learn_all(
     lessons: &[Settings],
     checkpoint: &Checkpoint,
@@ -38,24 +38,67 @@ pub fn learn_all(
     }
     let missing: Vec<usize> = (0..lessons.len()).filter(|&i| trained[i].is_none()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let side_by_side =
-        if gpu.is_processor() { cores.min(missing.len()) } else { missing.len().min(1) };
-    // A device for each, or they would wait for each other's work.
-    let one = |i: usize| match i {
-        // The processor is shared out, where several share it.
-        0 if side_by_side == 1 || gpu.backend::<Cpu>().is_none() => Ok(gpu.clone()),
-        _ => Ok(global.open_one_of(side_by_side)?),
-    };
-    let gpus = (0..side_by_side).map(one).collect::<Result<Vec<_>>>()?;
-
+    let at_once = if gpu.is_processor() { cores } else { 1 };
     let _watched = interrupt::watched();
+    let mut progress = Progress::new(terminal);
+    let mut done = vec![0; lessons.len()];
+    for group in groups(&missing, at_once) {
+        // A device for each, or they would wait for each other's work.
+        let one = |i: usize| match i {
+            // The processor is shared out, where several share it.
+            0 if group.len() == 1 || gpu.backend::<Cpu>().is_none() => Ok(gpu.clone()),
+            _ => Ok(global.open_one_of(at_once.min(group.len()))?),
+        };
+        let gpus = (0..at_once.min(group.len())).map(one).collect::<Result<Vec<_>>>()?;
+        let of = missing.iter().map(|&lesson| lessons[lesson].steps).sum();
+        side_by_side(lessons, group, checkpoint, gpus, &mut |lesson, news| {
+            let name = &lessons[lesson].name;
+            match news {
+                News::Remark(remark) => {
+                    progress.aside(|| terminal.warning(format!("{name}: {remark}")))
+                }
+                News::Class(made, pictures) => {
+                    let detail = format!("{name}  class picture {made} of {pictures}");
+                    progress.show_with("train", done.iter().sum(), of, &detail);
+                }
+                News::Update(at) => {
+                    done[lesson] = at.done as usize;
+                    let detail = format!("{name}  loss {:.4}", at.loss);
+                    progress.show_with("train", done.iter().sum(), of, &detail);
+                }
+                News::End(outcome) => {
+                    let (concept, summary, seconds) = (*outcome)?;
+                    progress.aside(|| tell(terminal, name, &summary, seconds));
+                    trained[lesson] = Some((concept, Some(seconds)));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(trained.into_iter().flatten().collect())
+}
+
+/// Lessons that are learnt together: full rows of `at_once`, then what is left over.
+fn groups(missing: &[usize], at_once: usize) -> impl Iterator<Item = &[usize]> {
+    let (rows, rest) = missing.split_at(missing.len() - missing.len() % at_once.max(1));
+    [rows, rest].into_iter().filter(|group| !group.is_empty())
+}
+
+/// Learns a group's, as many at once as there are devices. The first failure ends all of them.
+fn side_by_side(
+    lessons: &[Settings],
+    group: &[usize],
+    checkpoint: &Checkpoint,
+    gpus: Vec<Device>,
+    hear: &mut dyn FnMut(usize, News) -> Result<()>,
+) -> Result<()> {
     let next = AtomicUsize::new(0);
     let (news, heard) = mpsc::channel();
     std::thread::scope(|scope| {
         for gpu in gpus {
-            let (news, next, missing) = (news.clone(), &next, &missing);
+            let (news, next) = (news.clone(), &next);
             scope.spawn(move || {
-                while let Some(&lesson) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(&lesson) = group.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome =
                         teach(&lessons[lesson], checkpoint, &gpu, &mut |what| match said(
                             &news, lesson, what,
@@ -71,38 +114,15 @@ pub fn learn_all(
             });
         }
         drop(news);
-        let mut progress = Progress::new(terminal);
-        let mut done = vec![0; lessons.len()];
-        let of = missing.iter().map(|&lesson| lessons[lesson].steps).sum();
-        // The first failure ends this, and with the channel all that is under way.
-        for (lesson, news) in heard {
-            let name = &lessons[lesson].name;
-            match news {
-                News::Remark(remark) => {
-                    progress.aside(|| terminal.warning(format!("{name}: {remark}")))
-                }
-                News::Update(at) => {
-                    done[lesson] = at.done as usize;
-                    progress.show_with(
-                        "train",
-                        done.iter().sum(),
-                        of,
-                        &format!("{name}  loss {:.4}", at.loss),
-                    );
-                }
-                News::End(outcome) => {
-                    let (concept, summary, seconds) = (*outcome)?;
-                    progress.aside(|| tell(terminal, name, &summary, seconds));
-                    trained[lesson] = Some((concept, Some(seconds)));
-                }
-            }
-        }
-        Ok(trained.into_iter().flatten().collect())
+        // With the channel ends all that is under way.
+        heard.into_iter().try_for_each(|(lesson, news)| hear(lesson, news))
     })
 }
 
 enum News {
     Remark(String),
+    /// Class pictures that are made, and of how many.
+    Class(usize, usize),
     Update(UpdateDone),
     End(Box<Taught>),
 }
@@ -144,7 +164,7 @@ fn teach(
     })?;
     let summary = run.run(&mut |event| match event {
         Event::Update(at) => watch(News::Update(at)),
-        Event::Class(_) => interrupt::asked(),
+        Event::Class(at) => watch(News::Class(at.done, at.of)),
         _ => ControlFlow::Continue(()),
     })?;
     let concept = Concept::read(&settings.output).map_err(training::Error::from)?;
@@ -155,4 +175,22 @@ fn tell(terminal: &Terminal, name: &str, summary: &Summary, seconds: f64) {
     let took = units::duration(Duration::from_secs_f64(seconds));
     terminal
         .note(format!("{name}: {took}, loss {:.4} to {:.4}", summary.losses[0], summary.losses[1]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+
+    #[test]
+    fn what_is_left_over_comes_last_and_alone() {
+        let of = |count: usize, at_once: usize| -> Vec<Vec<usize>> {
+            let missing: Vec<usize> = (0..count).collect();
+            groups(&missing, at_once).map(<[usize]>::to_vec).collect()
+        };
+        assert_eq!(of(3, 2), [vec![0, 1], vec![2]]);
+        assert_eq!(of(4, 2), [[0, 1, 2, 3]]);
+        assert_eq!(of(3, 16), [[0, 1, 2]]);
+        assert_eq!(of(2, 1), [[0, 1]]);
+        assert!(of(0, 4).is_empty());
+    }
 }

@@ -5,12 +5,15 @@ mod convert;
 mod demo;
 mod devices;
 mod escaped;
+mod eval;
 mod files;
 mod fuse;
 mod generate;
 mod inspect;
 mod interrupt;
+mod kernel;
 mod learn;
+mod manual;
 mod progress;
 mod serve;
 mod terminal;
@@ -24,6 +27,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mixofshow::backend::wgpu as gpu;
 use mixofshow::backend::{self, Device, Selection, cpu};
+use mixofshow::checkpoint::output::cache_folder;
 
 use terminal::Terminal;
 
@@ -115,7 +119,8 @@ impl Global {
     }
 
     fn options(&self) -> backend::Options {
-        let wgpu = gpu::Options { matrices: self.matrices, ..gpu::Options::default() };
+        let cache = cache_folder();
+        let wgpu = gpu::Options { matrices: self.matrices, cache, ..gpu::Options::default() };
         backend::Options { wgpu, cpu: self.cpu_options() }
     }
 
@@ -137,6 +142,7 @@ impl Global {
 enum Command {
     Generate(Box<generate::Arguments>),
     Fuse(Box<fuse::Arguments>),
+    Eval(Box<eval::Arguments>),
     Train(Box<train::Arguments>),
     Inspect(inspect::Arguments),
     Convert(convert::Arguments),
@@ -145,6 +151,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
     Bench(bench::Bench),
+    /// Check, measure and tune kernels in WGSL, your own and this program's
+    Kernel(kernel::Kernel),
+    Completions(manual::Completions),
+    Man(manual::Manual),
 }
 
 /// How a command fails.
@@ -171,7 +181,8 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 pub fn main() -> ExitCode {
     without_a_desktop();
     let mut command = Cli::command();
-    let arguments = usage::with_hyphens(&command, std::env::args_os().collect());
+    let arguments = usage::plain_help(std::env::args_os().collect());
+    let arguments = usage::with_hyphens(&command, arguments);
     if arguments.len() < 2 {
         // The parser shows it only where the environment gives no option.
         let help = command.render_help();
@@ -199,13 +210,17 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Fuse(arguments) => fuse::run(arguments, &cli.global, &terminal),
+        Command::Eval(arguments) => eval::run(arguments, &cli.global, &terminal),
         Command::Train(arguments) => train::run(arguments, &cli.global, &terminal),
         Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
         Command::Serve(arguments) => serve::run(arguments, &cli.global, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
+        Command::Kernel(kernel) => kernel::run(kernel, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
+        Command::Completions(arguments) => manual::completions(arguments, &terminal),
+        Command::Man(arguments) => manual::manual(arguments, &terminal),
     };
     match done {
         Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
@@ -227,7 +242,15 @@ pub fn main() -> ExitCode {
 
 /// Results of kernels that are not this program's own are not this program's either.
 fn tell_of_replaced_kernels(command: &Command, terminal: &Terminal) -> gpu::Result<()> {
-    if matches!(command, Command::Convert(_) | Command::Inspect(_) | Command::Devices(_)) {
+    let computes = matches!(
+        command,
+        Command::Generate(_)
+            | Command::Train(_)
+            | Command::Fuse(_)
+            | Command::Bench(_)
+            | Command::Demo(_)
+    );
+    if !computes {
         return Ok(());
     }
     let variable = gpu::KERNELS_VARIABLE;

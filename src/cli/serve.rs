@@ -8,7 +8,7 @@ use mixofshow::backend::Precision;
 use mixofshow::server::{self, Options, Server};
 
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, interrupt};
+use super::{Failure, Global, Result, files, interrupt, values};
 
 const ADDRESS: &str = "Who may ask";
 const FOLDERS: &str = "Folders";
@@ -41,6 +41,7 @@ pub struct Arguments {
     host: IpAddr,
     /// Port to listen on; 0: any that is free
     #[arg(long, value_name = "PORT", default_value_t = 7860, help_heading = ADDRESS)]
+    #[arg(value_parser = values::PORT.parser::<u16>())]
     port: u16,
     /// What clients have to show, 16 characters or more: as `Authorization: Bearer TOKEN`, or as
     /// the password that a browser asks for

@@ -11,7 +11,7 @@ use mixofshow::pipeline;
 use mixofshow::pipeline::{ModelError, text};
 use mixofshow::scheduler::config::ScheduleError;
 use mixofshow::training::{self, config};
-use mixofshow::{concept, fusion, region};
+use mixofshow::{concept, fusion, region, workbench};
 
 /// For standard input or output, where one can be used.
 pub const STANDARD: &str = "-";
@@ -54,6 +54,19 @@ pub fn with_hyphens(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     }
     joined.extend(all);
     joined
+}
+
+/// `mos help COMMAND --help` is `mos help COMMAND`, and `mos help help` is `mos help`.
+pub fn plain_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_some_and(|first| first == "help") {
+        let is_help = |argument: &OsString| ["--help", "-h", "help"].iter().any(|h| argument == h);
+        let mut at = 0;
+        arguments.retain(|argument| {
+            at += 1;
+            at <= 2 || !is_help(argument)
+        });
+    }
+    arguments
 }
 
 /// Tells of quotes where a word stands alone that is no option: it may belong to a prompt.
@@ -186,6 +199,13 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
         return match error {
             backend::Error::NoMatch { .. } => true,
             backend::Error::Cpu(error) => is_wrong_usage(error),
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<workbench::Error>() {
+        return match error {
+            workbench::Error::Unknown { .. } => true,
+            workbench::Error::Device(error) => is_wrong_usage(error),
             _ => false,
         };
     }

@@ -112,6 +112,10 @@ impl Words {
                 let (concept, text) = (concept.name.clone(), word.text.clone());
                 let own = word.rows(table.encoder);
                 let (layers, width) = (own.shape.rows(), own.shape.channels());
+                if own.values().is_empty() {
+                    let network = table.encoder;
+                    return Err(Error::NoRows { concept, word: text, network });
+                }
                 if width != table.width {
                     return Err(Error::WordWidth {
                         concept,
@@ -204,6 +208,12 @@ impl Words {
     /// Sentences for the user about what looks like a concept word in `prompt` and is none.
     pub fn unknown_words(&self, prompt: &str) -> Vec<String> {
         let mut warnings = Vec::new();
+        // Also where a mark is the beginning of a longer word, as in `<x>2`.
+        let tokens = self.tokenizer.tokenize(prompt).unwrap_or_default();
+        let in_word = |at: usize| {
+            let mut here = tokens.iter().filter(|token| token.bytes.contains(&at));
+            here.any(|token| self.bound.iter().any(|bound| bound.token == token.id))
+        };
         for (at, _) in prompt.match_indices('<') {
             let Some(text) = prompt.get(at..).and_then(|rest| rest.split_inclusive('>').next())
             else {
@@ -216,9 +226,7 @@ impl Words {
             {
                 continue;
             }
-            let known =
-                self.bound.iter().any(|bound| bound.text.to_lowercase() == text.to_lowercase());
-            if known || self.tokenizer.token_id(text).is_some() {
+            if in_word(at) || self.tokenizer.token_id(text).is_some() {
                 continue;
             }
             warnings.push(match inner.split_once(':') {
@@ -380,5 +388,10 @@ mod tests {
         assert_eq!(words.unknown_words("a <x> cat <3 and a < b > c, x<>y <X>"), [""; 0]);
         assert!(words.unknown_words("a <y>")[0].contains("<y>"));
         assert!(words.unknown_words("a <lora:ink:0.8>")[0].contains("--lora"));
+        let longer = concept("b", &[("<x>2", 1), ("my<y>", 1)]);
+        let words = Words::new(&tiny(), TABLE, [&longer], &[]).unwrap();
+        assert_eq!(words.unknown_words("É <x>2 cat, MY<y> (<X>2:1.2)"), [""; 0]);
+        assert!(words.unknown_words("a <x>")[0].starts_with("<x> looks"));
+        assert!(words.unknown_words("a <x>23")[0].starts_with("<x> looks"));
     }
 }

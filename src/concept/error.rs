@@ -151,6 +151,26 @@ pub enum Error {
         /// The layer's full name.
         layer: String,
     },
+    /// A concept of another kind of model.
+    #[error("concept `{concept}` was made for {made_for}, and this is {model}")]
+    OtherKind {
+        /// The concept's name.
+        concept: String,
+        /// What it was made for, in words.
+        made_for: String,
+        /// What the model is, in words.
+        model: String,
+    },
+    /// A word without an embedding for one of the model's text encoders.
+    #[error("concept `{concept}`: the word {word} has no embedding for the model's {network}")]
+    NoRows {
+        /// The concept's name.
+        concept: String,
+        /// The word.
+        word: String,
+        /// The text encoder.
+        network: Network,
+    },
     /// A concept of another base model.
     #[error(
         "concept `{concept}` was made for another model: its base model's hash is {wanted}, this \

@@ -76,7 +76,13 @@ pub fn extract(
             heed(watch(Progress::new("extract", done, total)))?;
             done += 1;
             let changes = changes(shares, network, layer);
-            let sum = Sum { changes, network, layer, base: component(base, network), shares };
+            let sum = Sum {
+                changes,
+                network,
+                layer,
+                base: base.and_then(|base| base.network(network)),
+                shares,
+            };
             let Some(fitted) = sum.fitted(rank)? else {
                 extracted.left_out += 1;
                 continue;
@@ -91,15 +97,6 @@ pub fn extract(
         *extracted.concept.updates.of_mut(network) = UpdateSet::new(found);
     }
     Ok(extracted)
-}
-
-fn component(base: Option<&Checkpoint>, network: Network) -> Option<&Component> {
-    let base = base?;
-    match network {
-        Network::UNet => Some(&base.unet),
-        Network::TextEncoder => Some(&base.text_encoder),
-        Network::TextEncoder2 => None,
-    }
 }
 
 /// The updates of a layer, each with the number of its share and its whole factor.

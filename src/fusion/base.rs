@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use crate::backend::{Device, Precision};
 use crate::checkpoint::{
-    Checkpoint, Component, ModelHash, TensorFile, TensorView, base_hash_cache,
+    Checkpoint, Component, ModelHash, Network, TensorFile, TensorView, base_hash_cache,
 };
 use crate::concept::AppliedSet;
-use crate::models::config::{ClipTextConfig, UNetConfig};
+use crate::models::config::UNetConfig;
+use crate::models::unet::addition_features;
 use crate::sd::network::LoadedNetwork;
 use crate::sd::source::ComponentSource;
 use crate::sd::updates::Updates;
-use crate::sd::{Model, Overlay, Part};
+use crate::sd::{Model, Overlay, Part, TextEncoder};
 use crate::text::Tokenizer;
 
 use super::Result;
@@ -38,12 +39,38 @@ impl<'a> Base<'a> {
         &self.model.unet.config
     }
 
-    pub fn text(&self) -> &ClipTextConfig {
-        &self.model.text().part.config
+    /// The text encoders, in the order in which the UNet reads them.
+    pub fn encoders(&self) -> &[TextEncoder] {
+        &self.model.text_encoders
     }
 
+    /// One of them; the first where the model has no such.
+    pub fn encoder(&self, network: Network) -> &TextEncoder {
+        let mut all = self.encoders().iter();
+        all.find(|encoder| encoder.network == network).unwrap_or(self.model.text())
+    }
+
+    /// The first text encoder's.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.model.text().tokenizer
+    }
+
+    /// A network's files.
+    pub fn component(&self, network: Network) -> &Component {
+        match network {
+            Network::UNet => &self.model.unet.component,
+            text => &self.encoder(text).part.component,
+        }
+    }
+
+    /// What a UNet of Stable Diffusion XL is told besides a prompt, of pictures with latents of
+    /// `size` that are not cut; others are told nothing.
+    pub fn addition(&self, pooled: &[f32], [height, width]: [usize; 2]) -> Option<Vec<f32>> {
+        let addition = self.unet().addition.as_ref()?;
+        let factor = self.model.vae.config.downscale();
+        let [height, width] = [height, width].map(|side| (side * factor) as f32);
+        let sizes = [height, width, 0.0, 0.0, height, width];
+        Some(addition_features(self.unet(), addition, pooled, &sizes))
     }
 }
 
@@ -103,7 +130,29 @@ pub(super) struct Runner<'a> {
     pub base: &'a Base<'a>,
     pub precision: Precision,
     pub text: FusedWeights,
+    /// Of a second text encoder.
+    pub text_2: FusedWeights,
     pub unet: FusedWeights,
+}
+
+impl Runner<'_> {
+    /// What earlier stages changed in a network.
+    pub fn fused(&self, network: Network) -> &FusedWeights {
+        match network {
+            Network::TextEncoder => &self.text,
+            Network::TextEncoder2 => &self.text_2,
+            Network::UNet => &self.unet,
+        }
+    }
+
+    /// The same, to be added to.
+    pub fn fused_mut(&mut self, network: Network) -> &mut FusedWeights {
+        match network {
+            Network::TextEncoder => &mut self.text,
+            Network::TextEncoder2 => &mut self.text_2,
+            Network::UNet => &mut self.unet,
+        }
+    }
 }
 
 /// A weight of the base model: its shape as stored, and its elements.

@@ -1,6 +1,7 @@
 //! Statistics of one subject (a concept, or what is to be kept) in one stage.
 
 use crate::concept::{AppliedSet, Network, Updates, Word};
+use crate::sd::TextEncoder;
 
 use super::base::{Base, FusedWeights, Runner};
 use super::groups::{Stage, StageLayers};
@@ -26,6 +27,8 @@ pub(super) struct RecordedSubject<'a> {
     pub sampled: Vec<String>,
     pub steps: usize,
     pub seeds: u64,
+    /// The first picture's.
+    pub seed: u64,
     /// Padding counts as well: what ordinary prompts look like.
     padded: bool,
     whole_prompts: bool,
@@ -52,9 +55,20 @@ impl<'a> RecordedSubject<'a> {
             sampled: fill(&settings.sampled),
             steps: settings.steps,
             seeds: settings.seeds,
+            seed: settings.seed,
             padded: false,
             whole_prompts: settings.whole_prompts,
         }
+    }
+
+    /// The same concept, from other prompts and other seeds: what its solution is measured with.
+    /// None where nothing is kept aside. A concept without words of its own has one prompt, so that
+    /// only the seeds are others.
+    pub fn held_out(member: &'a FusedConcept, settings: &Settings) -> Option<RecordedSubject<'a>> {
+        let aside = settings.aside()?;
+        let subject = RecordedSubject::concept(member, &aside);
+        let key = [member.key.clone(), "held out".to_string()];
+        Some(RecordedSubject { key: super::members::hex(&sha2_of(&key)), ..subject })
     }
 
     /// Ordinary prompts; `held_out`: those that the solution is measured with instead of those that
@@ -77,6 +91,7 @@ impl<'a> RecordedSubject<'a> {
             // As many passes of the UNet as for one concept, both halves together.
             steps: (passes / (2 * settings.keep_sampled.max(1))).max(2).min(settings.steps),
             seeds: 1,
+            seed: settings.seed,
             padded: true,
             whole_prompts: true,
         })
@@ -106,17 +121,46 @@ impl<'a> RecordedSubject<'a> {
         Some(AppliedSet::new(&self.name, network, set, 1.0))
     }
 
-    fn bound(&self, base: &Base, prompts: &[String]) -> Result<Vec<Bound>> {
-        prompts.iter().map(|prompt| bind(base, self.words, prompt)).collect()
+    fn bound(&self, base: &Base, encoder: &TextEncoder) -> Result<Vec<Bound>> {
+        self.prompts.iter().map(|prompt| bind(base, encoder, self.words, prompt)).collect()
     }
 
-    /// Positions of `prompt` that the text encoder is run on.
+    /// Positions of `prompt` that a text encoder is run on.
     fn tokens(&self, prompts: &[Bound]) -> usize {
         match self.padded {
             true => prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(1),
             false => prompts.iter().map(|prompt| prompt.end + 1).max().unwrap_or(1),
         }
     }
+}
+
+/// What the UNet reads of a prompt.
+pub(super) struct ReadPrompt {
+    /// One encoding for all cross-attentions, or one for each: `[tokens, width]`.
+    pub rows: Vec<Vec<f32>>,
+    /// A summary; empty where the UNet is told none.
+    pub pooled: Vec<f32>,
+}
+
+/// What several text encoders make of the same sequences, joined along their widths.
+fn side_by_side(base: &Base, mut all: Vec<Vec<Vec<f32>>>) -> Vec<Vec<f32>> {
+    if all.len() == 1 {
+        return all.pop().unwrap_or_default();
+    }
+    let widths: Vec<usize> =
+        base.encoders().iter().map(|encoder| encoder.part.config.hidden_size).collect();
+    let sequence = |number: usize| {
+        let rows: Vec<&[f32]> =
+            all.iter().map(|rows| rows.get(number).map_or(&[][..], Vec::as_slice)).collect();
+        let tokens = rows.first().map_or(0, |row| row.len() / widths[0].max(1));
+        let token = |at: usize| {
+            rows.iter().zip(&widths).flat_map(move |(row, width)| {
+                row.get(at * width..(at + 1) * width).unwrap_or_default().iter().copied()
+            })
+        };
+        (0..tokens).flat_map(token).collect()
+    };
+    (0..all.first().map_or(0, Vec::len)).map(sequence).collect()
 }
 
 fn sha2_of(texts: &[String]) -> [u8; 32] {
@@ -142,17 +186,30 @@ impl Runner<'_> {
         guided.then_some(settings.guidance)
     }
 
-    /// What the text encoder, as earlier stages left it, makes of `prompt` with the updates of
-    /// `set`.
-    pub fn read(
-        &self,
-        subject: &RecordedSubject,
-        prompt: &str,
-        set: Option<&AppliedSet>,
-    ) -> Result<Vec<Vec<f32>>> {
-        let bound = bind(self.base, subject.words, prompt)?;
-        let (tokens, prompts) = (bound.ids.len(), std::slice::from_ref(&bound));
-        Ok(encode(self, &self.text, set, &StageLayers::default(), prompts, tokens)?.rows)
+    /// What the text encoders, as earlier stages left them, make of `prompt`; with `own`, with the
+    /// subject's updates of them.
+    pub fn read(&self, subject: &RecordedSubject, prompt: &str, own: bool) -> Result<ReadPrompt> {
+        let (mut rows, mut pooled) = (Vec::new(), None);
+        for encoder in self.base.encoders() {
+            let bound = bind(self.base, encoder, subject.words, prompt)?;
+            let (tokens, prompts) = (bound.ids.len(), std::slice::from_ref(&bound));
+            let set = own.then(|| subject.of(encoder.network)).flatten();
+            let (fused, none) = (self.fused(encoder.network), StageLayers::default());
+            let found = encode(self, encoder, fused, set.as_ref(), &none, prompts, tokens)?;
+            rows.push(found.rows);
+            pooled = pooled.or(found.pooled.into_iter().next());
+        }
+        Ok(ReadPrompt { rows: side_by_side(self.base, rows), pooled: pooled.unwrap_or_default() })
+    }
+
+    /// [`Runner::read`] of the empty prompt, which guidance leads away from: nothing at all, where
+    /// the model says so.
+    pub fn read_empty(&self, subject: &RecordedSubject, own: bool) -> Result<ReadPrompt> {
+        let mut read = self.read(subject, "", own)?;
+        if self.base.model.zeros_for_empty {
+            read.rows.iter_mut().chain([&mut read.pooled]).for_each(|values| values.fill(0.0));
+        }
+        Ok(read)
     }
 
     /// What `subject` has at each site of `layout`. `progress` is told parts done and all parts.
@@ -166,7 +223,7 @@ impl Runner<'_> {
     ) -> Result<Vec<Statistics>> {
         progress(0, 1)?;
         let found = match stage {
-            Stage::Text => self.of_text(layout, subject)?,
+            Stage::Text | Stage::Text2 => self.of_text(stage.network(), layout, subject)?,
             Stage::Cross => self.of_cross(layout, subject)?,
             Stage::Spatial => self.of_spatial(layout, subject, settings, progress)?,
         };
@@ -183,12 +240,17 @@ impl Runner<'_> {
         Ok(found)
     }
 
-    fn of_text(&self, layout: &StageLayers, subject: &RecordedSubject) -> Result<Vec<Statistics>> {
-        let prompts = subject.bound(self.base, &subject.prompts)?;
+    fn of_text(
+        &self,
+        network: Network,
+        layout: &StageLayers,
+        subject: &RecordedSubject,
+    ) -> Result<Vec<Statistics>> {
+        let encoder = self.base.encoder(network);
+        let prompts = subject.bound(self.base, encoder)?;
         let tokens = subject.tokens(&prompts);
-        let set = subject.of(Network::TextEncoder);
-        let encoded =
-            encode(self, &FusedWeights::default(), set.as_ref(), layout, &prompts, tokens)?;
+        let (own, set) = (FusedWeights::default(), subject.of(network));
+        let encoded = encode(self, encoder, &own, set.as_ref(), layout, &prompts, tokens)?;
         let of_site = |(site, rows): (&super::groups::Site, Vec<Vec<f32>>)| {
             let mut statistics = Statistics::new(site.width);
             let owners =
@@ -203,10 +265,17 @@ impl Runner<'_> {
     }
 
     fn of_cross(&self, layout: &StageLayers, subject: &RecordedSubject) -> Result<Vec<Statistics>> {
-        let prompts = subject.bound(self.base, &subject.prompts)?;
+        let prompts = subject.bound(self.base, self.base.model.text())?;
         let tokens = subject.tokens(&prompts);
-        let encoded = encode(self, &self.text, None, &StageLayers::default(), &prompts, tokens)?;
-        let width = self.base.text().hidden_size;
+        let mut encoded = Vec::new();
+        for encoder in self.base.encoders() {
+            // The same positions in each: only what stands behind the ends differs.
+            let bound = subject.bound(self.base, encoder)?;
+            let (fused, none) = (self.fused(encoder.network), StageLayers::default());
+            encoded.push(encode(self, encoder, fused, None, &none, &bound, tokens)?.rows);
+        }
+        let encoded = side_by_side(self.base, encoded);
+        let width = self.base.model.text_width();
         let of_site = |site: &super::groups::Site| {
             let number = self
                 .base
@@ -219,7 +288,6 @@ impl Runner<'_> {
             let mut first = 0;
             for prompt in &prompts {
                 let row = encoded
-                    .rows
                     .get(first + number.min(prompt.copies() - 1))
                     .map_or(&[][..], Vec::as_slice);
                 first += prompt.copies();
@@ -256,11 +324,11 @@ impl Runner<'_> {
         let set = subject.of(Network::UNet);
         let mut sampler = spatial::Sampler::new(self, layout, set.as_ref(), shape)?;
         let mut done = 0;
-        let empty = self.read(subject, "", None)?;
+        let empty = self.read_empty(subject, false)?;
         for prompt in &subject.sampled {
-            sampler.read(&self.read(subject, prompt, None)?, &empty, None)?;
+            sampler.read(self.base, &self.read(subject, prompt, false)?, &empty, None)?;
             for seed in 0..subject.seeds {
-                sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
+                sampler.run(subject.seed.wrapping_add(seed), &mut |step| {
                     progress(done * step.of + step.done, runs * step.of)
                 })?;
                 done += 1;

@@ -22,7 +22,7 @@ use crate::training::step::{
 };
 
 use super::base::{Runner, base_weight};
-use super::collect::RecordedSubject;
+use super::collect::{ReadPrompt, RecordedSubject};
 use super::groups::StageLayers;
 use super::members::hex;
 use super::predictions::Predicted;
@@ -44,7 +44,7 @@ const PIXELS: usize = 2048;
 
 /// Why this model cannot be distilled; none: it can.
 pub(super) fn refusal(runner: &Runner) -> Option<String> {
-    let (unet, text) = (runner.base.unet(), runner.base.text());
+    let (unet, width) = (runner.base.unet(), runner.base.model.text_width());
     if unet.in_channels != unet.out_channels {
         return Some(format!(
             "its UNet has {} channels in and {} out",
@@ -54,10 +54,10 @@ pub(super) fn refusal(runner: &Runner) -> Option<String> {
     if unet.num_class_embeds.is_some() || unet.time_cond_proj_dim.is_some() {
         return Some("its UNet is conditioned on classes or guidance".into());
     }
-    (unet.cross_attention_dim != text.hidden_size).then(|| {
+    (unet.cross_attention_dim != width).then(|| {
         format!(
-            "its UNet reads texts of width {}, its text encoder writes {}",
-            unet.cross_attention_dim, text.hidden_size
+            "its UNet reads texts of width {}, its text encoder writes {width}",
+            unet.cross_attention_dim
         )
     })
 }
@@ -69,7 +69,7 @@ pub(super) struct Teacher<'a> {
     pub predicted: Predicted,
 }
 
-/// The encodings of a teacher's prompts by the fused text encoder, on disk: of many concepts they
+/// The encodings of a teacher's prompts by the fused text encoders, on disk: of many concepts they
 /// would fill the memory.
 struct Encodings {
     file: TensorFile,
@@ -78,10 +78,12 @@ struct Encodings {
 }
 
 const EMPTY: &str = "empty";
+/// What the names of summaries begin with.
+const POOLED: &str = "pooled.";
 
 impl Encodings {
     fn write(path: &Path, runner: &Runner, subject: &RecordedSubject) -> Result<Encodings> {
-        let width = runner.base.text().hidden_size;
+        let width = runner.base.model.text_width();
         let (mut tensors, mut size) = (Vec::new(), 0);
         let named = subject
             .sampled
@@ -89,17 +91,32 @@ impl Encodings {
             .enumerate()
             .map(|(i, prompt)| (format!("prompt.{i}"), prompt.as_str()));
         for (name, prompt) in named.chain([(EMPTY.to_string(), "")]) {
-            let rows = runner.read(subject, prompt, None)?;
+            let read = match prompt {
+                "" => runner.read_empty(subject, false)?,
+                prompt => runner.read(subject, prompt, false)?,
+            };
+            let ReadPrompt { rows, pooled } = read;
             let tokens = rows.first().map_or(0, |row| row.len() / width.max(1));
             let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
             tensors.extend(
                 TensorView::new(DType::F32, vec![rows.len(), tokens, width], bytes)
-                    .map(|view| (name, view)),
+                    .map(|view| (name.clone(), view)),
             );
+            if !pooled.is_empty() {
+                let bytes: Vec<u8> = pooled.iter().flat_map(|v| v.to_le_bytes()).collect();
+                let view = TensorView::new(DType::F32, vec![pooled.len()], bytes);
+                tensors.extend(view.map(|view| (format!("{POOLED}{name}"), view)));
+            }
             size = tokens * width;
         }
         checkpoint::write(path, &tensors, &BTreeMap::new())?;
         Ok(Encodings { file: TensorFile::open(path)?, size })
+    }
+
+    /// The summary of prompt `name`; empty where there is none.
+    fn pooled(&self, name: &str) -> Vec<f32> {
+        let view = self.file.tensor(&format!("{POOLED}{name}"));
+        view.map_or(Vec::new(), |view| view.to_f32(0..view.len()))
     }
 
     /// What cross-attention `number` reads of prompt `name`.
@@ -378,23 +395,30 @@ impl<'a> Student<'a> {
             timesteps.extend(predicted.row("timesteps", row.at, 1)?);
         }
         let shape = [rows.len(), height, width, channels];
+        let name = |row: &Row| {
+            let subject = &self.teachers[row.teacher].subject;
+            let prompt = row.at / (subject.seeds as usize * subject.steps).max(1);
+            if row.unconditional { EMPTY.to_string() } else { format!("prompt.{prompt}") }
+        };
         let mut texts = Vec::new();
         for number in 0..base.model.attentions.len() {
             let mut text = Vec::new();
             for row in rows {
-                let subject = &self.teachers[row.teacher].subject;
-                let prompt = row.at / (subject.seeds as usize * subject.steps).max(1);
-                let name =
-                    if row.unconditional { EMPTY.to_string() } else { format!("prompt.{prompt}") };
-                self.encodings[row.teacher].read(&name, number, &mut text)?;
+                self.encodings[row.teacher].read(&name(row), number, &mut text)?;
             }
             texts
                 .push(Array::f32([rows.len(), self.tokens, base.unet().cross_attention_dim], text));
         }
+        let told = rows.iter().filter_map(|row| {
+            base.addition(&self.encodings[row.teacher].pooled(&name(row)), self.size)
+        });
+        let told: Vec<f32> = told.flatten().collect();
+        let addition = base.unet().addition.map(|of| Array::f32([rows.len(), of.width()], told));
         Ok(Lesson {
             sample: Array::f32(shape, sample),
             timesteps,
             texts,
+            addition,
             target: Array::f32(shape, target),
             weights: rows.iter().map(|row| row.weight).collect(),
             rate,

@@ -42,7 +42,7 @@ pub(super) fn write(
         .tempdir_in(parent(out))
         .map_err(Error::io(parent(out), "write to the folder"))?;
     let inside = making.path();
-    let (base, text, unet) = (runner.base, &runner.text, &runner.unet);
+    let base = runner.base;
     let checkpoint = base.checkpoint;
     extras(checkpoint, inside)?;
     // A model that is a fused one already keeps its words.
@@ -50,11 +50,15 @@ pub(super) fn write(
         checkpoint.concepts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
     let words = Words::of(base, members, existing)?;
     let (own, stem) = (FusedWeights::default(), "diffusion_pytorch_model");
-    let networks = [
-        ("unet", stem, &checkpoint.unet, unet, None),
+    let mut networks = vec![
+        ("unet", stem, &checkpoint.unet, &runner.unet, None),
         ("vae", stem, &checkpoint.vae, &own, None),
-        ("text_encoder", "model", &checkpoint.text_encoder, text, Some(&words)),
     ];
+    for encoder in base.encoders() {
+        let (network, component) = (encoder.network, &encoder.part.component);
+        let words = words.rows.get(&network).map(|rows| (&words.tokens, rows.as_slice()));
+        networks.push((network.folder(), "model", component, runner.fused(network), words));
+    }
     // As many parts as the networks have tensors.
     let of = networks.iter().map(|(_, _, component, ..)| component.len()).sum();
     let mut before = 0;
@@ -66,6 +70,9 @@ pub(super) fn write(
     }
     progress(of, of)?;
     tokenizer::write(&folder(inside, "tokenizer")?, &checkpoint.tokenizer, &words.tokens)?;
+    if let Some(second) = &checkpoint.second {
+        tokenizer::write(&folder(inside, "tokenizer_2")?, &second.tokenizer, &words.tokens)?;
+    }
     let scheduler = folder(inside, "scheduler")?;
     put(
         &scheduler.join("scheduler_config.json"),
@@ -101,12 +108,12 @@ fn folder(inside: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Concept words as tokens and rows of the table.
+/// Concept words as tokens and rows of the tables.
 struct Words {
     /// Names of the tokens, in the order of their ids.
     tokens: tokenizer::Added,
-    /// `[tokens, width]`
-    rows: Vec<f32>,
+    /// For each text encoder, `[tokens, width]`.
+    rows: BTreeMap<Network, Vec<f32>>,
     config: Map<String, Value>,
 }
 
@@ -115,22 +122,29 @@ impl Words {
     fn of(base: &Base, members: &[FusedConcept], existing: Map<String, Value>) -> Result<Words> {
         let layers = base.model.attentions.len();
         let first_id = base.tokenizer().vocabulary_len();
-        if first_id > base.text().vocab_size {
-            let problem = format!(
-                "its tokenizer has {first_id} tokens, its text encoder a table of {}",
-                base.text().vocab_size
-            );
+        for encoder in base.encoders() {
+            let (found, rows) =
+                (encoder.tokenizer.vocabulary_len(), encoder.part.config.vocab_size);
+            let problem = if found != first_id {
+                format!("its tokenizers have {first_id} and {found} tokens: expected as many")
+            } else if first_id > rows {
+                let network = encoder.network;
+                format!("its tokenizer has {first_id} tokens, its {network} a table of {rows}")
+            } else {
+                continue;
+            };
             return Err(Error::file(&base.checkpoint.path, problem));
         }
-        let mut number =
-            (0..).find(|n| base.tokenizer().token_id(&format!("<new{n}>")).is_none()).unwrap_or(0);
+        let known = |name: &str| {
+            base.encoders().iter().any(|encoder| encoder.tokenizer.token_id(name).is_some())
+        };
+        let mut number = (0..).find(|n| !known(&format!("<new{n}>"))).unwrap_or(0);
         let mut words = Words {
             tokens: tokenizer::Added { first_id, names: Vec::new() },
-            rows: Vec::new(),
+            rows: base.encoders().iter().map(|encoder| (encoder.network, Vec::new())).collect(),
             config: existing,
         };
         for word in members.iter().flat_map(|member| &member.words) {
-            let rows = word.rows(Network::TextEncoder);
             let mut ids = Vec::new();
             let mut names = Vec::new();
             for layer in 0..layers {
@@ -139,13 +153,12 @@ impl Words {
                 ids.push(first_id + words.tokens.names.len());
                 names.push(name.clone());
                 words.tokens.names.push(name);
-                let row = layer.min(word.layers().saturating_sub(1));
-                words.rows.extend(
-                    rows.values()
-                        .chunks_exact(rows.shape.channels().max(1))
-                        .nth(row)
-                        .unwrap_or_default(),
-                );
+                for (network, table) in &mut words.rows {
+                    let rows = word.rows(*network);
+                    let row = layer.min(rows.shape.rows().saturating_sub(1));
+                    let mut each = rows.values().chunks_exact(rows.shape.channels().max(1));
+                    table.extend_from_slice(each.nth(row).unwrap_or_default());
+                }
             }
             words.config.insert(
                 word.text.clone(),
@@ -162,7 +175,7 @@ fn network(
     stem: &str,
     component: &Component,
     fused: &FusedWeights,
-    words: Option<&Words>,
+    words: Option<(&tokenizer::Added, &[f32])>,
     progress: &mut Parts,
 ) -> Result<()> {
     let path = folder(inside, name)?;
@@ -174,14 +187,12 @@ fn network(
             (Some(changed), _) => {
                 like(&changed.to_f32(0..changed.len()), &stored, stored.shape().to_vec(), tensor)?
             }
-            (None, Some(words)) if tensor == TOKEN_TABLE => {
-                let (rows, width) =
-                    (words.tokens.first_id, stored.shape().get(1).copied().unwrap_or(1));
-                let added =
-                    like(&words.rows, &stored, vec![words.tokens.names.len(), width], tensor)?;
+            (None, Some((tokens, words))) if tensor == TOKEN_TABLE => {
+                let (rows, width) = (tokens.first_id, stored.shape().get(1).copied().unwrap_or(1));
+                let added = like(words, &stored, vec![tokens.names.len(), width], tensor)?;
                 let kept = stored.to_f32(0..(rows * width).min(stored.len()));
                 let kept = like(&kept, &stored, vec![rows, width], tensor)?;
-                let total = rows + words.tokens.names.len();
+                let total = rows + tokens.names.len();
                 config["vocab_size"] = json!(total);
                 let bytes = Cow::Owned([kept.bytes(), added.bytes()].concat());
                 TensorView::new(added.dtype(), vec![total, width], bytes).ok_or_else(|| {
@@ -195,7 +206,7 @@ fn network(
         };
         tensors.push((tensor.to_string(), view));
     }
-    if name == "text_encoder" {
+    if words.is_some() {
         // Without it newer transformers take the stored precision where diffusers takes f32 for the
         // other networks, and then the folder works only with a precision given.
         config["dtype"] = json!("float32");
@@ -249,11 +260,13 @@ fn like(
 /// Other folders of the model, such as vision towers, as they are; the safety checker is left out,
 /// as the method does.
 fn extras(checkpoint: &Checkpoint, inside: &Path) -> Result<()> {
-    const OURS: [&str; 7] = [
+    const OURS: [&str; 9] = [
         "unet",
         "vae",
         "text_encoder",
+        "text_encoder_2",
         "tokenizer",
+        "tokenizer_2",
         "scheduler",
         "safety_checker",
         "feature_extractor",
@@ -283,7 +296,7 @@ fn model_index(checkpoint: &Checkpoint) -> Value {
     let scheduler =
         checkpoint.scheduler.get("_class_name").and_then(Value::as_str).unwrap_or("PNDMScheduler");
     let mut index = checkpoint.model_index.clone().unwrap_or_else(|| {
-        json!({
+        let mut index = json!({
             "_class_name": "StableDiffusionPipeline",
             "scheduler": ["diffusers", scheduler],
             "text_encoder": ["transformers", "CLIPTextModel"],
@@ -291,8 +304,20 @@ fn model_index(checkpoint: &Checkpoint) -> Value {
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
             "image_encoder": [null, null],
-        })
+        });
+        if let Some(second) = &checkpoint.second {
+            index["_class_name"] = json!("StableDiffusionXLPipeline");
+            index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
+            index["tokenizer_2"] = json!(["transformers", "CLIPTokenizer"]);
+            index["force_zeros_for_empty_prompt"] = json!(second.zeros_for_empty);
+        }
+        index
     });
+    if checkpoint.second.is_some() {
+        // Its pipelines know of no safety checker.
+        index["feature_extractor"] = json!([null, null]);
+        return index;
+    }
     for left_out in ["safety_checker", "feature_extractor"] {
         index[left_out] = json!([null, null]);
     }
@@ -305,15 +330,22 @@ fn note(report: &Report) -> Value {
     let stages: Vec<Value> = report
         .stages
         .iter()
-        .map(
-            |stage| json!({"stage": stage.stage, "ridge": stage.ridge.ridge, "stale": stage.stale}),
-        )
+        .map(|stage| {
+            let ridge = &stage.ridge;
+            json!({
+                "stage": stage.stage,
+                "ridge": ridge.ridge,
+                "towards": ridge.towards,
+                "stale": stage.stale,
+            })
+        })
         .collect();
     json!({
         "mos_fusion": 1,
         "base": report.base,
         "base_hash": report.base_hash,
         "concepts": report.concepts,
+        "settings": report.settings,
         "solver": report.solver,
         "stages": stages,
     })

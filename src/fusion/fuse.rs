@@ -18,7 +18,7 @@ use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
 use super::predictions::{Predicted, Predictions};
 use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
-use super::solve::{self, Change, Measures, RidgeChoice, Solver};
+use super::solve::{self, Change, Measures, RidgeChoice, Solver, Towards};
 use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
 use super::{Error, Result, folder, replace, spatial};
@@ -70,7 +70,7 @@ pub struct Fused {
 /// same output), it goes on where it was, to the same bytes.
 ///
 /// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`,
-/// `cross` and `spatial` ([`Stage::name`]), while the inputs of a concept, the subject, are
+/// `text_2`, `cross` and `spatial` ([`Stage::name`]), while the inputs of a concept, the subject, are
 /// recorded; `solve`, the layers of a stage; `predict`, what a concept's own model predicts;
 /// `distill`, what the fused one learns of that; and `write`.
 ///
@@ -84,8 +84,9 @@ pub fn fuse(
     settings: &Settings,
     watch: &mut Watch,
 ) -> Result<Fused> {
+    settings.check()?;
     let base = Base::open(checkpoint, watch)?;
-    let members = members::members(order.concepts, &base, settings.rename)?;
+    let members = members::members(order.concepts, &base, settings)?;
     if members.is_empty() {
         return Err(Error::option("concepts", "there are none to fuse"));
     }
@@ -118,6 +119,7 @@ pub fn fuse(
         base: &base,
         precision: settings.precision,
         text: FusedWeights::default(),
+        text_2: FusedWeights::default(),
         unet: FusedWeights::default(),
     };
     let mut fusion = Fusion {
@@ -142,7 +144,7 @@ pub fn fuse(
     }
     let in_unet: Vec<&StageLayers> = stages_layers
         .iter()
-        .filter(|(stage, _)| *stage != Stage::Text)
+        .filter(|(stage, _)| !stage.is_text())
         .map(|(_, layout)| layout)
         .collect();
     fusion.distil(&in_unet)?;
@@ -195,8 +197,15 @@ struct Fusion<'a, 'w> {
 impl Fusion<'_, '_> {
     fn stage(&mut self, stage: Stage, layout: &StageLayers) -> Result<()> {
         let start = Instant::now();
-        if self.settings.solver == Solver::Average {
-            return self.solve(stage, layout, &[], &[None, None], Vec::new(), start.elapsed());
+        if !self.settings.solver.reads_inputs() {
+            return self.solve(
+                stage,
+                layout,
+                [&[], &[]],
+                &[None, None],
+                Vec::new(),
+                start.elapsed(),
+            );
         }
         let last = stage == Stage::Spatial;
         if last {
@@ -217,6 +226,7 @@ impl Fusion<'_, '_> {
         }
         let members = self.members;
         let mut files = Vec::with_capacity(members.len());
+        let mut aside = Vec::new();
         let mut stale = Vec::new();
         for (index, member) in members.iter().enumerate() {
             if self.part.is_some_and(|(k, n)| last && index % n != k - 1) {
@@ -228,6 +238,9 @@ impl Fusion<'_, '_> {
                 stale.push(member.name.clone());
             }
             files.push(found.file);
+            if let Some(subject) = RecordedSubject::held_out(member, self.settings) {
+                aside.push(self.statistics(stage, layout, &subject)?.file);
+            }
         }
         let mut keep = [None, None];
         let keeps_here = self.part.is_none_or(|(k, _)| !last || k == 1);
@@ -242,7 +255,7 @@ impl Fusion<'_, '_> {
             return Ok(());
         }
         let taken = start.elapsed();
-        self.solve(stage, layout, &files, &keep, stale, taken)
+        self.solve(stage, layout, [&files, &aside], &keep, stale, taken)
     }
 
     /// From the store, or taken now.
@@ -252,13 +265,12 @@ impl Fusion<'_, '_> {
         layout: &StageLayers,
         subject: &RecordedSubject,
     ) -> Result<Found> {
-        let origin = Origin::new(
-            stage.name(),
-            subject,
-            self.runner.base.hash,
-            self.recorded.clone(),
-            &self.earlier,
-        );
+        let recorded = match self.settings.aside() {
+            Some(aside) if subject.seed == aside.seed => Recorded::from(&aside),
+            _ => self.recorded.clone(),
+        };
+        let base = self.runner.base.hash;
+        let origin = Origin::new(stage.name(), subject, base, recorded, &self.earlier);
         // What is quickly taken is not worth being stale.
         let accept_stale = self.accept_stale && stage == Stage::Spatial;
         let before = self.store.find(&origin, layout);
@@ -283,7 +295,7 @@ impl Fusion<'_, '_> {
         &mut self,
         stage: Stage,
         layout: &StageLayers,
-        files: &[TensorFile],
+        [files, held_out]: [&[TensorFile]; 2],
         keep: &[Option<TensorFile>; 2],
         stale: Vec<String>,
         taken: std::time::Duration,
@@ -298,6 +310,7 @@ impl Fusion<'_, '_> {
                 members: self.members,
                 weights: &weights,
                 files,
+                held_out,
                 keep,
             })
             .collect();
@@ -305,23 +318,18 @@ impl Fusion<'_, '_> {
         let solver = for_stage(self.settings.solver, stage);
         let ridge = match solver {
             Solver::Exact(exact) => match exact.ridge {
-                Some(ridge) => RidgeChoice { ridge, points: Vec::new(), measured: Vec::new() },
+                Some(ridge) => RidgeChoice::given(ridge, exact.towards.unwrap_or_default()),
                 None => {
                     let all: Vec<&dyn solve::Group> =
                         groups.iter().map(|group| group as &dyn solve::Group).collect();
                     let (watch, of) = (&mut *self.watch, groups.len());
-                    solve::choose(&all, exact.keep_weight, &mut |_| {
-                        watch(Progress::new(SOLVE, 0, of))
-                    })?
+                    solve::choose(&all, exact, &mut |_| watch(Progress::new(SOLVE, 0, of)))?
                 }
             },
-            _ => RidgeChoice { ridge: 0.0, points: Vec::new(), measured: Vec::new() },
+            _ => RidgeChoice::given(0.0, Towards::Base),
         };
         let mut solving = start.elapsed();
-        let component = match stage {
-            Stage::Text => &self.runner.base.checkpoint.text_encoder,
-            _ => &self.runner.base.checkpoint.unet,
-        };
+        let component = self.runner.base.component(stage.network());
         let mut fused: Vec<(String, TensorView)> = Vec::new();
         let mut sites = Vec::new();
         for (done, group) in groups.iter().enumerate() {
@@ -329,9 +337,9 @@ impl Fusion<'_, '_> {
             let mut tell = |_: Progress| watch(Progress::new(SOLVE, done, groups.len()));
             heed(tell(Progress::new(SOLVE, 0, 1)))?;
             let start = Instant::now();
-            let solution = solve::solve(group, solver, ridge.ridge, &mut tell)?;
+            let solution = solve::solve(group, solver, (ridge.ridge, ridge.towards), &mut tell)?;
             solving += start.elapsed();
-            let average = solve::solve(group, Solver::Average, 0.0, &mut tell)?;
+            let average = solve::solve(group, Solver::Average, (0.0, Towards::Base), &mut tell)?;
             let mut changes = Vec::new();
             for (layer, change) in group.site.layers.iter().zip(&solution.changes) {
                 let name = format!("{}.weight", layer.name);
@@ -352,10 +360,7 @@ impl Fusion<'_, '_> {
         let path = self.working.join(format!("{}-{}.safetensors", store::WEIGHTS, stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
         drop(fused);
-        match stage {
-            Stage::Text => self.runner.text.add(&path)?,
-            _ => self.runner.unet.add(&path)?,
-        }
+        self.runner.fused_mut(stage.network()).add(&path)?;
         let mut sha = Sha256::new();
         sha.update(&self.earlier);
         sha.update(hash_of(&path)?);
@@ -451,8 +456,8 @@ impl Fusion<'_, '_> {
         {
             return Ok(found);
         }
-        let own =
-            Runner { text: FusedWeights::default(), unet: FusedWeights::default(), ..self.runner };
+        let none = FusedWeights::default;
+        let own = Runner { text: none(), text_2: none(), unet: none(), ..self.runner };
         let watch = &mut *self.watch;
         let mut tell = |done, of| {
             let at = Progress::new("predict", done, of);

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::concept::Network;
 use crate::graph::{Graph, Tensor};
-use crate::models::clip_text;
-use crate::models::config::UNetConfig;
+use crate::models::config::{ClipTextConfig, UNetConfig};
 use crate::models::unet;
 use crate::nn::{Hook, Layers};
+use crate::sd::Reading;
 use crate::sd::denoiser::{StepShape, build_step};
+use crate::sd::text::read;
 
 use super::base::Base;
 use super::members::FusedConcept;
@@ -23,6 +24,9 @@ use super::{Error, Result};
 pub enum Stage {
     /// All of the text encoder.
     Text,
+    /// All of the second one, where a model has two.
+    #[serde(rename = "text_2")]
+    Text2,
     /// Keys and values of the UNet's cross-attentions: all that it reads of the text.
     Cross,
     /// Everything else in the UNet.
@@ -31,12 +35,18 @@ pub enum Stage {
 
 impl Stage {
     /// All, in the order in which they run.
-    pub const ALL: [Stage; 3] = [Stage::Text, Stage::Cross, Stage::Spatial];
+    pub const ALL: [Stage; 4] = [Stage::Text, Stage::Text2, Stage::Cross, Stage::Spatial];
+
+    /// It solves for layers of a text encoder.
+    pub fn is_text(self) -> bool {
+        self.network().is_text_encoder()
+    }
 
     /// As watches, files and JSON call it.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Text => "text",
+            Stage::Text2 => "text_2",
             Stage::Cross => "cross",
             Stage::Spatial => "spatial",
         }
@@ -46,6 +56,7 @@ impl Stage {
     pub fn network(self) -> Network {
         match self {
             Stage::Text => Network::TextEncoder,
+            Stage::Text2 => Network::TextEncoder2,
             Stage::Cross | Stage::Spatial => Network::UNet,
         }
     }
@@ -54,6 +65,7 @@ impl Stage {
     pub fn title(self) -> &'static str {
         match self {
             Stage::Text => "text encoder",
+            Stage::Text2 => "second text encoder",
             Stage::Cross => "keys and values of cross-attention",
             Stage::Spatial => "the rest of the UNet",
         }
@@ -88,7 +100,7 @@ impl StageLayers {
         let mut wanted: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for member in members {
             let mine = member.updates.of(stage.network()).layers.iter().filter(|(layer, _)| {
-                stage == Stage::Text || kv.contains(*layer) == (stage == Stage::Cross)
+                stage.is_text() || kv.contains(*layer) == (stage == Stage::Cross)
             });
             for (layer, update) in mine {
                 let shape = *wanted.entry(layer.clone()).or_insert_with(|| update.channels());
@@ -101,6 +113,9 @@ impl StageLayers {
                     return Err(Error::concept(&member.name, problem));
                 }
             }
+        }
+        if stage.is_text() {
+            leave_unread(stage, base, &mut wanted)?;
         }
         let layout = match stage {
             Stage::Cross => cross(base, &wanted),
@@ -178,12 +193,9 @@ fn built(
 ) -> Result<StageLayers> {
     let mut graph = Graph::new();
     let hooks = match stage {
-        Stage::Text => {
-            let x = graph.input("embedded", [1, 1, base.text().hidden_size]);
-            let mut layers = Layers::new(&mut graph);
-            layers.hook(wanted.keys().cloned());
-            clip_text::encode(&mut layers, base.text(), x, 0)?;
-            layers.hooks().to_vec()
+        Stage::Text | Stage::Text2 => {
+            let encoder = base.encoder(stage.network());
+            hooks_of_text(&mut graph, &encoder.part.config, encoder.reading, wanted)?
         }
         _ => {
             let layers: Vec<String> = wanted.keys().cloned().collect();
@@ -195,6 +207,40 @@ fn built(
         }
     };
     Ok(StageLayers::hooked(&graph, hooks))
+}
+
+/// What is hooked of a text encoder, read in this way.
+fn hooks_of_text(
+    graph: &mut Graph,
+    config: &ClipTextConfig,
+    reading: Reading,
+    wanted: &BTreeMap<String, (usize, usize)>,
+) -> Result<Vec<Hook>> {
+    let x = graph.input("embedded", [1, 1, config.hidden_size]);
+    let ends = reading.pooled.then(|| graph.input_ids("ends", [1]));
+    let mut layers = Layers::new(graph);
+    layers.hook(wanted.keys().cloned());
+    read(&mut layers, config, reading, x, ends, 0)?;
+    Ok(layers.hooks().to_vec())
+}
+
+/// Layers that a text encoder has, but of which nothing reaches the UNet, stay as they are.
+fn leave_unread(
+    stage: Stage,
+    base: &Base,
+    wanted: &mut BTreeMap<String, (usize, usize)>,
+) -> Result<()> {
+    let encoder = base.encoder(stage.network());
+    if !encoder.reading.before_last || encoder.network != stage.network() {
+        return Ok(());
+    }
+    let names = |reading| -> Result<BTreeSet<String>> {
+        let hooks = hooks_of_text(&mut Graph::new(), &encoder.part.config, reading, wanted)?;
+        Ok(hooks.into_iter().map(|hook| hook.layer).collect())
+    };
+    let (all, used) = (names(Reading::default())?, names(encoder.reading)?);
+    wanted.retain(|layer, _| used.contains(layer) || !all.contains(layer));
+    Ok(())
 }
 
 impl StageLayers {

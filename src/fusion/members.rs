@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::concept::{Concept, Lora, Network, Update, UpdateSet, Updates, Word};
+use crate::checkpoint::DType;
+use crate::concept::{Concept, Lora, ModelKind, Network, Update, UpdateSet, Updates, Word};
 use crate::graph::Array;
 
 use super::base::Base;
+use super::settings::Settings;
 use super::{Error, Result};
 
 /// A concept as it is asked for.
@@ -54,13 +56,14 @@ pub(super) struct FusedConcept {
 }
 
 /// Checks concepts against the model and each other. The order is that of their phrases, so that
-/// the same concepts give the same model however they were listed. With `rename`, a word that
+/// the same concepts give the same model however they were listed. With the setting `rename`, a word that
 /// another concept has already gets a number.
 pub(super) fn members(
     entries: Vec<ConceptToFuse>,
     base: &Base,
-    rename: bool,
+    settings: &Settings,
 ) -> Result<Vec<FusedConcept>> {
+    let rename = settings.rename;
     let mut members: Vec<FusedConcept> = Vec::with_capacity(entries.len());
     let mut found =
         entries.into_iter().map(|entry| member(entry, base)).collect::<Result<Vec<_>>>()?;
@@ -70,10 +73,62 @@ pub(super) fn members(
             same.weight += 1.0;
             continue;
         }
+        fits_precision(&next, base)?;
         clash(&members, &mut next, base, rename)?;
         members.push(next);
     }
     Ok(members)
+}
+
+/// Whether what a concept alone does to weights can be written as the model's are stored: before all
+/// work, and with its name.
+fn fits_precision(member: &FusedConcept, base: &Base) -> Result<()> {
+    let most = f32::from(half::f16::MAX);
+    for (network, set) in member.updates.iter() {
+        let component = match network {
+            Network::UNet => &base.checkpoint.unet,
+            _ => &base.checkpoint.text_encoder,
+        };
+        for (layer, update) in &set.layers {
+            let stored = component.dtype(&format!("{layer}.weight"));
+            let Some(lora) = update.lora().filter(|_| stored == Some(DType::F16)) else { continue };
+            let largest = largest_change(lora, most);
+            if largest > most {
+                let problem = format!(
+                    "its change of `{layer}` has numbers up to {largest:.3e}, beyond what the \
+                        model's weights can hold (f16, {most:.0}); a smaller scale may help"
+                );
+                return Err(Error::concept(&member.name, problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The largest number of up times down, or what it cannot exceed where that is below `most`.
+fn largest_change(lora: &Lora, most: f32) -> f32 {
+    let largest = |values: &[f32]| values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let (up, down) = (lora.up.values(), lora.down.values());
+    let (rank, into) = (lora.rank(), lora.down.shape.channels().max(1));
+    let bound = largest(up) * largest(down) * rank as f32;
+    if bound <= most {
+        return bound;
+    }
+    let mut found = 0.0f32;
+    for row in up.chunks_exact(rank.max(1)) {
+        let mut sums = vec![0.0f32; into];
+        for (factor, line) in row.iter().zip(down.chunks_exact(into)) {
+            sums.iter_mut().zip(line).for_each(|(sum, v)| *sum += factor * v);
+        }
+        // What is no number is too large as well.
+        found = sums
+            .iter()
+            .fold(found, |most, v| if v.abs() > most || v.is_nan() { v.abs() } else { most });
+        if !found.is_finite() {
+            return f32::INFINITY;
+        }
+    }
+    found
 }
 
 fn member(entry: ConceptToFuse, base: &Base) -> Result<FusedConcept> {
@@ -92,13 +147,18 @@ fn member(entry: ConceptToFuse, base: &Base) -> Result<FusedConcept> {
         }
     }
     let layers = base.model.attentions.len();
-    for word in &concept.words {
-        let rows = word.rows(Network::TextEncoder);
-        let (found, expected) = (rows.shape.channels(), base.text().hidden_size);
+    let kind =
+        ModelKind { encoders: base.encoders().len(), width: base.unet().cross_attention_dim };
+    kind.check(&concept)?;
+    let encoders = base.encoders().iter();
+    for (word, encoder) in concept.words.iter().flat_map(|w| encoders.clone().map(move |e| (w, e)))
+    {
+        let rows = word.rows(encoder.network);
+        let (found, expected) = (rows.shape.channels(), encoder.part.config.hidden_size);
         if found != expected {
             return Err(refuse(format!(
-                "its word {} has embeddings of width {found}, the text encoder is {expected} wide",
-                word.text
+                "its word {} has embeddings of width {found}, the {} is {expected} wide",
+                word.text, encoder.network
             )));
         }
         if word.layers() != layers && word.layers() != 1 {
@@ -295,6 +355,17 @@ fn clash(
 mod tests {
     use super::*;
     use crate::concept::{LoHa, Piece};
+
+    #[test]
+    fn changes_are_measured_as_they_would_be_written() {
+        let lora = |up: [f32; 2], down: [f32; 2]| Lora {
+            up: Array::f32([2, 1], up.to_vec()),
+            down: Array::f32([1, 2], down.to_vec()),
+        };
+        assert!(largest_change(&lora([1.0, -2.0], [3.0, 0.5]), 1e4) <= 1e4);
+        assert_eq!(largest_change(&lora([1.0, -2e3], [3e3, 0.5]), 1e4), 6e6);
+        assert_eq!(largest_change(&lora([1e30, 0.0], [1e30, 1.0]), 1e4), f32::INFINITY);
+    }
 
     fn array(shape: [usize; 2], from: usize) -> Array {
         let value = |i| ((i * 37 + from * 11) % 19) as f32 / 9.0 - 1.0;

@@ -12,6 +12,7 @@ mod fuse;
 mod groups;
 mod list;
 mod members;
+mod page;
 mod predictions;
 mod previous;
 mod replace;
@@ -28,6 +29,7 @@ pub use fuse::{Fused, Order, fuse};
 pub use groups::Stage;
 pub use list::ListedConcept;
 pub use members::ConceptToFuse;
+pub use page::html;
 pub use previous::Previous;
 pub use replace::check_output;
 pub use report::{

@@ -33,8 +33,8 @@ impl Predictions {
         settings: &Settings,
         progress: &mut Parts,
     ) -> Result<Predictions> {
-        let (text, unet) = (subject.of(Network::TextEncoder), subject.of(Network::UNet));
-        let (text, unet) = (text.as_ref(), unet.as_ref());
+        let unet = subject.of(Network::UNet);
+        let unet = unet.as_ref();
         let [height, width] = runner.size(settings);
         let most = (PIXELS / (height * width).max(1)).max(1) as u64;
         let batch = (1..=most.min(subject.seeds))
@@ -49,7 +49,7 @@ impl Predictions {
             guidance,
         };
         let mut sampler = Sampler::new(runner, &StageLayers::default(), unet, shape)?;
-        let empty = runner.read(subject, "", text)?;
+        let empty = runner.read_empty(subject, true)?;
         let mut made = Predictions {
             shape: [height, width, runner.base.unet().in_channels],
             unconditional: guidance.map(|_| Vec::new()),
@@ -57,7 +57,7 @@ impl Predictions {
         };
         let (mut done, of) = (0, subject.sampled.len() * (subject.seeds / batch) as usize);
         for prompt in &subject.sampled {
-            sampler.read(&runner.read(subject, prompt, text)?, &empty, unet)?;
+            sampler.read(runner.base, &runner.read(subject, prompt, true)?, &empty, unet)?;
             for seed in (0..subject.seeds).step_by(batch as usize) {
                 sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
                     progress(done * step.of + step.done, of * step.of)?;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::members::ConceptToFuse;
 use super::report::ConceptReport;
+use super::settings::Settings;
 use super::store::Store;
 use super::written::NOTE_FILE;
 use super::{Error, Result};
@@ -19,6 +20,8 @@ pub struct Previous {
     pub base_hash: String,
     /// What was fused.
     pub concepts: Vec<ConceptReport>,
+    /// How; none where the note is of a time when it did not tell.
+    pub settings: Option<Settings>,
 }
 
 impl Previous {
@@ -45,7 +48,9 @@ impl Previous {
         let concepts = note.get("concepts").cloned().unwrap_or_default();
         let concepts =
             serde_json::from_value(concepts).map_err(|e| bad(format!("`concepts`: {e}")))?;
-        Ok(Previous { base: text("base")?, base_hash: text("base_hash")?, concepts })
+        let settings = note.get("settings").cloned().map(serde_json::from_value).transpose();
+        let settings = settings.map_err(|e| bad(format!("`settings`: {e}")))?;
+        Ok(Previous { base: text("base")?, base_hash: text("base_hash")?, concepts, settings })
     }
 
     /// The concepts as they went in, from the statistics folder.

@@ -41,6 +41,15 @@ pub fn check_output(out: &Path, replace: bool) -> Result<()> {
             _ => {}
         }
     }
+    if let (Ok(whole), Ok(here)) = (fs::canonicalize(out), std::env::current_dir())
+        && here.starts_with(&whole)
+    {
+        return Err(Error::file(
+            out,
+            "this program runs inside of that folder, which would be taken away under it: run it \
+                in another one",
+        ));
+    }
     if !out.exists() || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
         return Ok(());
     }

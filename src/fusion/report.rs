@@ -2,12 +2,13 @@
 
 use crate::numbers::counted;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::base::Base;
 use super::groups::Stage;
 use super::members::FusedConcept;
 use super::settings::Settings;
-use super::solve::{Conditioning, Measures, RidgeChoice, Solver};
+use super::solve::{Conditioning, Measures, RidgeChoice, Solver, Way};
 
 /// A whole fusion.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +21,8 @@ pub struct Report {
     pub concepts: Vec<ConceptReport>,
     /// The way that layers were solved, in words.
     pub solver: String,
+    /// All settings.
+    pub settings: Settings,
     /// One for each that had layers to solve.
     pub stages: Vec<StageReport>,
     /// None where there was none.
@@ -92,6 +95,8 @@ pub struct Residual {
     pub fused: f64,
     /// The same for plain averaging.
     pub averaged: f64,
+    /// Both on inputs from other seeds and prompts, where such were recorded.
+    pub held_out: Option<[f64; 2]>,
 }
 
 impl Report {
@@ -114,7 +119,13 @@ impl Report {
                 Solver::Exact(_) => "exact".into(),
                 Solver::Lbfgs(_) => "lbfgs".into(),
                 Solver::Average => "average".into(),
+                Solver::Merge(merge) => match merge.way {
+                    Way::Sum => "sum".into(),
+                    Way::Ties => format!("TIES, density {}", merge.density),
+                    Way::Dare => format!("DARE, density {}", merge.density),
+                },
             },
+            settings: settings.clone(),
             stages: Vec::new(),
             distillation: None,
             device_bytes: 0,
@@ -136,9 +147,11 @@ impl StageReport {
     /// How well each concept is answered: sqrt(sum of missed / sum of wanted squares) over the
     /// stage's layers; none where it wants nothing.
     pub fn residuals(&self) -> Vec<Option<Residual>> {
-        let sum = |pick: &dyn Fn(&SiteReport) -> &Measures, concept: usize| {
+        let sum = |pick: &dyn Fn(&SiteReport) -> &Measures, held_out: bool, concept: usize| {
             let layers = self.sites.iter().flat_map(|site| &pick(site).layers);
-            let energies = layers.filter_map(|layer| layer.energies.get(concept));
+            let energies = layers.filter_map(|layer| {
+                if held_out { layer.held_out.get(concept) } else { layer.energies.get(concept) }
+            });
             let [missed, wanted] =
                 energies.fold([0.0, 0.0], |[a, b], [missed, wanted]| [a + missed, b + wanted]);
             (wanted > 0.0).then(|| (missed / wanted).sqrt())
@@ -152,10 +165,11 @@ impl StageReport {
             .unwrap_or(0);
         (0..count)
             .map(|i| {
-                Some(Residual {
-                    fused: sum(&|s| &s.measures, i)?,
-                    averaged: sum(&|s| &s.averaged, i)?,
-                })
+                let both = |held_out| {
+                    Some([sum(&|s| &s.measures, held_out, i)?, sum(&|s| &s.averaged, held_out, i)?])
+                };
+                let [fused, averaged] = both(false)?;
+                Some(Residual { fused, averaged, held_out: both(true) })
             })
             .collect()
     }
@@ -212,6 +226,7 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         let _ = writeln!(text, "{s}");
     };
     line(format!("# {} in one model\n", counted(report.concepts.len(), "concept")));
+    line(format!("{}\n", report.verdict()));
     line(format!(
         "Base model: `{}` (hash {}). Solver: {}.\n",
         report.base, &report.base_hash, report.solver
@@ -229,15 +244,23 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
     for stage in &report.stages {
         line(format!("\n## The {}\n", stage.stage.title()));
         line(format!(
-            "{}. Ridge: {:.1e} of the mean diagonal{}.",
+            "{}. Ridge: {:.1e} of the mean diagonal, towards {}{}.",
             counted(stage.sites.iter().map(|site| site.changes.len()).sum::<usize>(), "layer"),
             stage.ridge.ridge,
-            if stage.ridge.points.is_empty() { "" } else { ", chosen from the table below" }
+            stage.ridge.towards,
+            match (stage.ridge.points.is_empty(), stage.ridge.held_out) {
+                (true, _) => "",
+                (false, true) => {
+                    ", chosen from the table below, by inputs that were not solved with"
+                }
+                (false, false) => ", chosen from the table below",
+            }
         ));
         if let Some(loss) = stage.base_loss() {
             line(format!(
-                "Ordinary prompts that were not used for solving lose {:.1} % of what the \
-                    concepts' own changes would do to them.",
+                "Ordinary prompts that were not used for solving change by {:.1} % of what a \
+                    concept's own file does to them on average (squares of the layers' outputs, \
+                    not of pictures: 100 % is as with such a file in use).",
                 loss * 100.0
             ));
         }
@@ -247,15 +270,31 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
                 stage.stale.join(", ")
             ));
         }
+        let residuals = stage.residuals();
+        if residuals.iter().all(Option::is_none) {
+            line("\nNo inputs were recorded, so nothing was measured.".into());
+            continue;
+        }
         line(
             "\nHow far each concept's inputs are from their own answer (0; the base model's \
-            answer is 1):\n"
+            answer is 1), of those that were solved with, and of others, from other seeds and \
+            prompts:\n"
                 .into(),
         );
-        line("| concept | fused | averaged |\n|---|---|---|".into());
-        for (concept, residual) in report.concepts.iter().zip(stage.residuals()) {
-            if let Some(Residual { fused, averaged }) = residual {
-                line(format!("| {} | {fused:.4} | {averaged:.4} |", concept.name));
+        line(
+            "| concept | fused | averaged | others: fused | averaged |\n|---|---|---|---|---|"
+                .into(),
+        );
+        for (concept, residual) in report.concepts.iter().zip(residuals) {
+            if let Some(Residual { fused, averaged, held_out }) = residual {
+                let others = held_out.map_or(["".into(), "".into()], |both| {
+                    both.map(|residual| format!("{residual:.4}"))
+                });
+                let [other, other_averaged] = others;
+                line(format!(
+                    "| {} | {fused:.4} | {averaged:.4} | {other} | {other_averaged} |",
+                    concept.name
+                ));
             }
         }
         if report.concepts.len() > 1 {
@@ -280,13 +319,17 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
             line(format!("| `{layer}` | {name} | {residual:.4} |"));
         }
         if !stage.ridge.points.is_empty() {
-            line("\n| ridge | concepts miss | ordinary prompts lose |\n|---|---|---|".into());
+            let other = if stage.ridge.held_out { "of other inputs" } else { "to choose by" };
+            line(format!(
+                "\n| ridge | towards | concepts miss, {other} | of those solved with | ordinary \
+                    prompts change |\n|---|---|---|---|---|"
+            ));
             for point in &stage.ridge.points {
+                let [missed, fitted, lost] =
+                    [point.missed, point.fitted, point.lost].map(|part| part * 100.0);
                 line(format!(
-                    "| {:.1e} | {:.2} % | {:.2} % |",
-                    point.ridge,
-                    point.missed * 100.0,
-                    point.lost * 100.0
+                    "| {:.1e} | {} | {missed:.2} % | {fitted:.2} % | {lost:.2} % |",
+                    point.ridge, point.towards
                 ));
             }
         }
@@ -320,7 +363,77 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
             line(format!("| {name} | {before:.4} | {after:.4} |"));
         }
     }
+    line("\n## Settings\n\n| setting | |\n|---|---|".into());
+    let settings = serde_json::to_value(&report.settings).unwrap_or_default();
+    for (name, value) in settings.as_object().into_iter().flatten() {
+        let told = match value {
+            Value::Array(list) if name != "size" => {
+                let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+                match texts.len() {
+                    0 => "none".to_string(),
+                    1..=8 => {
+                        texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ")
+                    }
+                    count => format!("{count} of them, in `report.json`"),
+                }
+            }
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        line(format!("| {name} | {told} |"));
+    }
     text
+}
+
+impl Report {
+    /// What came of it, in one sentence.
+    pub fn verdict(&self) -> String {
+        if let Some(distillation) = self.distillation.as_ref().filter(|d| d.used) {
+            let concepts = self.concepts.len();
+            let mean = |which: usize| {
+                let errors = distillation.errors.iter().take(concepts).map(|e| e[which].powi(2));
+                (errors.sum::<f64>() / concepts.max(1) as f64).sqrt()
+            };
+            let (before, after) = (mean(0), mean(1));
+            let ratio = if before > 0.0 { 100.0 * (1.0 - after / before) } else { 0.0 };
+            return format!(
+                "**Verdict:** what the fused model predicts for {} is off by {after:.4}, {ratio:.0} \
+                    % less than before it was distilled.",
+                counted(concepts, "concept")
+            );
+        }
+        let Some(stage) = self.stages.iter().max_by_key(|stage| stage.stage) else {
+            return "**Verdict:** nothing was changed.".into();
+        };
+        let residuals = stage.residuals();
+        let told: Vec<(&str, [f64; 2])> = self
+            .concepts
+            .iter()
+            .zip(&residuals)
+            .filter_map(|(concept, residual)| {
+                let residual = (*residual)?;
+                let both = residual.held_out.unwrap_or([residual.fused, residual.averaged]);
+                Some((concept.name.as_str(), both.map(|r| 100.0 * r * r)))
+            })
+            .collect();
+        let worst = told.iter().max_by(|a, b| a.1[0].total_cmp(&b.1[0]));
+        let Some((name, [most, _])) = worst else {
+            return format!(
+                "**Verdict:** the concepts' changes were merged ({}), and nothing was measured.",
+                self.solver
+            );
+        };
+        let mean = |which: usize| {
+            told.iter().map(|(_, both)| both[which]).sum::<f64>() / told.len().max(1) as f64
+        };
+        format!(
+            "**Verdict:** in {}, the concepts miss {:.0} % of what their own files answer \
+                (averaged weights {:.0} %), {name} the most, {most:.0} %.",
+            stage.stage.title(),
+            mean(0),
+            mean(1)
+        )
+    }
 }
 
 /// Figures of a distillation.

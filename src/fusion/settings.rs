@@ -7,7 +7,8 @@ use crate::backend::Precision;
 
 /// Settings of a fusion. The defaults record what a fused model is asked for in use, which the
 /// published ones do not: see [`Settings::published`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How layers are solved for.
     pub solver: Solver,
@@ -33,7 +34,11 @@ pub struct Settings {
     pub keep: Vec<String>,
     /// How many of each half are sampled from.
     pub keep_sampled: usize,
+    /// Prompts with `{}` for a concept's words that are recorded from other seeds, to choose the
+    /// ridge and to report with; none: both are done on what is solved with.
+    pub held_out: Vec<String>,
     /// How the model's weights are held on the device.
+    #[serde(with = "as_text")]
     pub precision: Precision,
     /// What follows the solver.
     pub distillation: Distillation,
@@ -45,6 +50,10 @@ const PROMPTS: [&str; 4] =
     ["photo of a {}", "{}", "a {} in the snow", "a drawing of a {} in a room"];
 /// How many of them are published: for the text encoder, and to sample from.
 const PUBLISHED_PROMPTS: [usize; 2] = [2, 1];
+/// Places and words that the recorded prompts lack.
+const HELD_OUT: [&str; 2] = ["a picture of a {} on the beach", "a {} in a city at night"];
+/// How far their seeds are from the recorded ones'.
+const HELD_OUT_SEEDS: u64 = 1_000_003;
 const STEPS: usize = 10;
 const PUBLISHED_STEPS: usize = 20;
 /// Without guidance nothing is known of the empty prompt's half, and pictures with guidance are
@@ -70,6 +79,7 @@ impl Default for Settings {
             seed: 0,
             keep: ordinary_prompts(),
             keep_sampled: KEEP_SAMPLED,
+            held_out: HELD_OUT.map(String::from).to_vec(),
             precision: Precision::default(),
             distillation: Distillation::default(),
             rename: false,
@@ -78,13 +88,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What is usual for a solver: what was published for the published one, and nothing but the
-    /// mean for averaging.
+    /// What is usual for a solver: what was published for the published one, and nothing else
+    /// besides for averages and mergers.
     pub fn of(solver: Solver) -> Settings {
         let usual = match solver {
             Solver::Exact(_) => Settings::default(),
             Solver::Lbfgs(_) => Settings::published(),
-            Solver::Average => Settings { distillation: Distillation::NONE, ..Settings::default() },
+            Solver::Average | Solver::Merge(_) => {
+                Settings { distillation: Distillation::NONE, ..Settings::default() }
+            }
         };
         Settings { solver, ..usual }
     }
@@ -101,9 +113,66 @@ impl Settings {
             steps,
             guidance: 1.0,
             whole_prompts: false,
+            held_out: Vec::new(),
             distillation,
             ..Settings::default()
         }
+    }
+}
+
+impl Settings {
+    /// What no fusion can be done with is told before work.
+    pub(super) fn check(&self) -> super::Result<()> {
+        let refuse = |option: &str, problem: &str| Err(super::Error::option(option, problem));
+        if let super::solve::Solver::Merge(merge) = self.solver
+            && !(merge.density > 0.0 && merge.density <= 1.0)
+        {
+            return refuse("density", "it is above 0, 1 at most");
+        }
+        if self.steps == 0 {
+            return refuse("steps", "0: at least one is sampled");
+        }
+        if self.seeds == 0 {
+            return refuse("samples", "0: at least one picture of each prompt is sampled");
+        }
+        if self.prompts.is_empty() || self.sampled.is_empty() {
+            return refuse("prompts", "there are none to record a concept with");
+        }
+        let lists = [&self.prompts, &self.sampled, &self.held_out];
+        match lists.iter().flat_map(|list| list.iter()).find(|text| !text.contains("{}")) {
+            Some(text) => refuse("prompts", &format!("\"{text}\" has no {{}} for the words")),
+            None => Ok(()),
+        }
+    }
+
+    /// The settings by which inputs are recorded that are kept aside.
+    pub(super) fn aside(&self) -> Option<Settings> {
+        (!self.held_out.is_empty()).then(|| Settings {
+            prompts: self.held_out.clone(),
+            sampled: self.held_out.clone(),
+            seeds: 1,
+            seed: self.seed.wrapping_add(HELD_OUT_SEEDS),
+            ..self.clone()
+        })
+    }
+}
+
+/// What is written as its name.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub fn deserialize<'de, T, D: Deserializer<'de>>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+    {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
 

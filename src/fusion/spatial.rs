@@ -10,10 +10,11 @@ use crate::sd;
 use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, used_slots};
+use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, Told, used_slots};
 use crate::sd::updates::Updates;
 
-use super::base::Runner;
+use super::base::{Base, Runner};
+use super::collect::ReadPrompt;
 use super::groups::{Site, StageLayers};
 use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
@@ -85,7 +86,7 @@ impl Sampler {
         let slots = used_slots(&plan).len();
         let shape = StepShape { slots, ..shape.step(tokens, updates) };
         let (planned, sites) = plan_step(&network, layout, &shape, runner.gpu.max_binding())?;
-        let sampling = Sampling { program: network.program(&planned)?, shape };
+        let sampling = Sampling { program: network.program(&planned)?, shallow: None, shape };
         sampling.set_distilled_guidance(&network.config, 1.0)?;
         Ok(Sampler { network, sampling, plan, sites, keys_values: None, steps: 0 })
     }
@@ -95,8 +96,9 @@ impl Sampler {
     /// of `set`. `empty` is the empty prompt's, which guidance leads away from.
     pub fn read(
         &mut self,
-        prompt: &[Vec<f32>],
-        empty: &[Vec<f32>],
+        base: &Base,
+        prompt: &ReadPrompt,
+        empty: &ReadPrompt,
         set: Option<&AppliedSet>,
     ) -> Result<()> {
         let (shape, config) = (&self.sampling.shape, &self.network.config);
@@ -106,16 +108,21 @@ impl Sampler {
         };
         let context = |layer: usize| {
             let mut rows = match shape.halves() {
-                2 => of(layer, empty),
+                2 => of(layer, &empty.rows),
                 _ => Vec::new(),
             };
-            rows.extend(of(layer, prompt));
+            rows.extend(of(layer, &prompt.rows));
             Array::f32(each, rows)
         };
-        let contexts: Vec<Array> = (0..prompt.len().max(1)).map(context).collect();
+        let contexts: Vec<Array> = (0..prompt.rows.len().max(1)).map(context).collect();
         let updates = Updates::everywhere(set);
         let keys_values = KeysValues::plan(&self.network, config, &updates, shape, contexts.len())?;
-        self.sampling.set_prompt(&self.network, &keys_values, &contexts, &[])?;
+        let halves = [empty, prompt];
+        let halves = &halves[2 - shape.halves().min(2)..];
+        let size = [shape.height, shape.width];
+        let addition = halves.iter().filter_map(|half| base.addition(&half.pooled, size));
+        let told = Told { contexts: contexts.into(), addition: addition.collect() };
+        self.sampling.set_prompt(&self.network, &keys_values, &told, &[])?;
         self.keys_values = Some(keys_values);
         Ok(())
     }
@@ -135,6 +142,8 @@ impl Sampler {
             encoded: &[],
             keys_values,
             rows: &[],
+            guided: None,
+            cache: 1,
         };
         let mut recorder = Recorder { sites: &mut self.sites, steps: &mut self.steps, watch };
         self.sampling.run(&self.network, &run, &mut noise, &mut recorder, &mut unwatched_parts)?;

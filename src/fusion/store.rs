@@ -288,6 +288,8 @@ pub(super) struct SiteGroup<'a> {
     pub members: &'a [FusedConcept],
     pub weights: &'a [f64],
     pub files: &'a [TensorFile],
+    /// What was kept aside of each concept; empty where nothing was.
+    pub held_out: &'a [TensorFile],
     pub keep: &'a [Option<TensorFile>; 2],
 }
 
@@ -314,6 +316,11 @@ impl Group for SiteGroup<'_> {
             .get(index)
             .ok_or_else(|| Error::option(&self.site.name, "statistics are missing"))?;
         Ok(Cow::Owned(read(file, self.site)?))
+    }
+
+    fn held_out(&self, index: usize) -> Result<Option<Cow<'_, Statistics>>> {
+        let file = self.held_out.get(index);
+        file.map(|file| read(file, self.site).map(Cow::Owned)).transpose()
     }
 
     fn change(&self, index: usize, layer: usize) -> Option<Factors> {

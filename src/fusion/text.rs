@@ -1,8 +1,9 @@
-//! The text encoder's part in the statistics: what its layers read (stage 2), and what comes out of
+//! The text encoders' part in the statistics: what its layers read (stage 2), and what comes out of
 //! it (stages 3 and 4).
 
-use crate::concept::{AppliedSet, Network, Word};
+use crate::concept::{AppliedSet, Word};
 use crate::graph::{self, Array};
+use crate::sd::TextEncoder;
 use crate::sd::text::EncoderPass;
 use crate::sd::tokens::TokenRows;
 use crate::text::prompt::{self, PromptOptions, Syntax};
@@ -49,9 +50,14 @@ impl Bound {
     }
 }
 
-/// Tokenizes `text`, in which `words` are single tokens.
-pub(super) fn bind(base: &Base, words: &[Word], text: &str) -> Result<Bound> {
-    let mut tokenizer = base.tokenizer().clone();
+/// Tokenizes `text` for a text encoder, in which `words` are single tokens.
+pub(super) fn bind(
+    base: &Base,
+    encoder: &TextEncoder,
+    words: &[Word],
+    text: &str,
+) -> Result<Bound> {
+    let mut tokenizer = encoder.tokenizer.clone();
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let added = tokenizer.add_words(&texts)?;
     let options = PromptOptions { syntax: Syntax::Off, ..PromptOptions::default() };
@@ -65,31 +71,34 @@ pub(super) fn bind(base: &Base, words: &[Word], text: &str) -> Result<Bound> {
         ids: chunk.ids,
         end: chunk.end,
         words_from: added.first().copied().unwrap_or(u32::MAX),
-        words: words.iter().map(|word| word.rows(Network::TextEncoder).clone()).collect(),
+        words: words.iter().map(|word| word.rows(encoder.network).clone()).collect(),
         layers: base.model.attentions.len(),
     })
 }
 
-/// What the text encoder made of prompts.
+/// What a text encoder made of prompts.
 pub(super) struct Encoded {
     /// For each prompt and copy, in this order: `[tokens, width]`.
     pub rows: Vec<Vec<f32>>,
+    /// Likewise what is pooled, `[projection]`; empty where nothing is.
+    pub pooled: Vec<Vec<f32>>,
     /// For each group of the layout: the inputs of each prompt and copy, `[tokens, width]`.
     pub inputs: Vec<Vec<Vec<f32>>>,
 }
 
-/// Runs the text encoder with the updates of `set` on the first `tokens` positions of `prompts`,
+/// Runs a text encoder with the updates of `set` on the first `tokens` positions of `prompts`,
 /// each as often as it has copies, and reads what `layout`'s layers read.
 pub(super) fn encode(
     runner: &Runner,
+    encoder: &TextEncoder,
     fused: &FusedWeights,
     set: Option<&AppliedSet>,
     layout: &StageLayers,
     prompts: &[Bound],
     tokens: usize,
 ) -> Result<Encoded> {
-    let (network, updates) = fused.load(runner, &runner.base.model.text().part, set);
-    let (mut known, mut embedded, mut rows) = (TokenRows::default(), Vec::new(), 0);
+    let (network, updates) = fused.load(runner, &encoder.part, set);
+    let (mut known, mut embedded, mut ends) = (TokenRows::default(), Vec::new(), Vec::new());
     for prompt in prompts {
         for copy in 0..prompt.copies() {
             for &id in prompt.ids.iter().take(tokens) {
@@ -100,21 +109,22 @@ pub(super) fn encode(
                 };
                 embedded.extend_from_slice(row);
             }
-            rows += 1;
+            ends.push(prompt.end);
         }
     }
-    let mut missing = None;
-    let pass =
-        EncoderPass::plan(&network, &updates, [rows, tokens], 0, &layout.names(), |hooks| {
-            layout.inputs(hooks).map_err(|error| missing = Some(error)).unwrap_or_default()
-        })?;
+    let (mut missing, rows) = (None, ends.len());
+    let (reading, size) = (encoder.reading, [rows, tokens]);
+    let pass = EncoderPass::plan(&network, reading, &updates, size, 0, &layout.names(), |hooks| {
+        layout.inputs(hooks).map_err(|error| missing = Some(error)).unwrap_or_default()
+    })?;
     if let Some(error) = missing {
         return Err(error);
     }
-    let mut outputs = pass.run(&network, &updates, embedded)?.into_iter().map(|array| {
+    let mut outputs = pass.run(&network, &updates, embedded, &ends)?.into_iter().map(|array| {
         let size = array.shape.elements() / rows.max(1);
         array.values().chunks_exact(size.max(1)).map(<[f32]>::to_vec).collect::<Vec<_>>()
     });
     let rows = outputs.next().unwrap_or_default();
-    Ok(Encoded { rows, inputs: outputs.collect() })
+    let pooled = if reading.pooled { outputs.next() } else { None };
+    Ok(Encoded { rows, pooled: pooled.unwrap_or_default(), inputs: outputs.collect() })
 }

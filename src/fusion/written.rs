@@ -23,7 +23,8 @@ const FILES: &str = "files";
 const SEAL: &str = "sha256";
 /// What is written into a model that is done: its report, and the list of what is in that, which
 /// stands apart since a report differs from run to run.
-const REPORT: [&str; 3] = ["report/report.json", "report/report.md", "report/sheet.png"];
+const REPORT: [&str; 4] =
+    ["report/report.html", "report/report.json", "report/report.md", "report/sheet.png"];
 const REPORT_LIST: &str = "report/written.json";
 /// The files of models that were fused before their notes listed them.
 const UNLISTED: [&str; 18] = [

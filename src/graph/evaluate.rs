@@ -80,7 +80,7 @@ impl Array {
 }
 
 impl Graph {
-    /// The values of `outputs`, computed by the operations' plain-Rust twins.
+    /// The values of `outputs`, computed by the operations' reference implementations.
     pub fn evaluate(
         &self,
         outputs: &[Tensor],

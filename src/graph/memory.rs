@@ -78,7 +78,7 @@ fn place_in_order(
     most: u64,
 ) -> Arena {
     let mut sizes: Vec<u64> = Vec::new();
-    let mut members: Vec<Vec<usize>> = Vec::new();
+    let mut members: Vec<Vec<Placed>> = Vec::new();
     let mut offsets: Vec<Option<(usize, u64)>> = vec![None; requests.len()];
     for &i in order {
         let request = &requests[i];
@@ -87,7 +87,7 @@ fn place_in_order(
             if conflicts[i].iter().any(|&c| offsets[c].is_some_and(|(a, _)| a == arena)) {
                 continue;
             }
-            let offset = first_gap(request, arena, requests, &members, &offsets);
+            let offset = first_gap(request, &members[arena]);
             let growth = (offset + request.size).saturating_sub(size);
             let rank = match preference {
                 Preference::Oldest => arena as u64,
@@ -109,32 +109,33 @@ fn place_in_order(
             }
         };
         sizes[arena] = sizes[arena].max(offset + request.size);
-        members[arena].push(i);
+        let (start, end) = (request.start, request.end);
+        let at = members[arena].partition_point(|placed| placed.offset <= offset);
+        members[arena].insert(at, Placed { offset, size: request.size, start, end });
         offsets[i] = Some((arena, offset));
     }
     Arena { sizes, offsets: offsets.into_iter().map(|o| o.unwrap_or((0, 0))).collect() }
 }
 
-/// Lowest offset in `arena` at which nothing that lives at the same time stands.
-fn first_gap(
-    request: &Request,
-    arena: usize,
-    requests: &[Request],
-    members: &[Vec<usize>],
-    offsets: &[Option<(usize, u64)>],
-) -> u64 {
-    let mut taken: Vec<(u64, u64)> = members[arena]
-        .iter()
-        .filter(|&&m| requests[m].start <= request.end && request.start <= requests[m].end)
-        .filter_map(|&m| offsets[m].map(|(_, offset)| (offset, offset + requests[m].size)))
-        .collect();
-    taken.sort_unstable();
+/// A request that has its place.
+struct Placed {
+    offset: u64,
+    size: u64,
+    start: usize,
+    end: usize,
+}
+
+/// Lowest offset at which nothing that lives at the same time stands, of an arena's `members` in the
+/// order of their offsets.
+fn first_gap(request: &Request, members: &[Placed]) -> u64 {
     let mut at = 0;
-    for (start, end) in taken {
-        if start >= at + request.size {
+    for placed in members {
+        if placed.offset >= at + request.size {
             break;
         }
-        at = at.max(end);
+        if placed.start <= request.end && request.start <= placed.end {
+            at = at.max(placed.offset + placed.size);
+        }
     }
     at
 }

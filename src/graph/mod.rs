@@ -3,7 +3,7 @@
 //! A model is a function that builds a [`Graph`] for one shape. From that one description come the
 //! plain-Rust evaluation that tests compare with ([`Graph::evaluate`]), the memory plan, the kernel
 //! list, the FLOP counts and the run on a device ([`Plan`]). Operations live one to a file in
-//! [`ops`], each with its shape rule, its plain-Rust twin and the kernels that can run it.
+//! [`ops`], each with its shape rule, its reference implementation and the kernels that can run it.
 //! [`Graph::gradients`] appends the backward pass to the same graph.
 //!
 //! Activations are `[batch, height, width, channels]` or `[batch, tokens, channels]`, row-major,

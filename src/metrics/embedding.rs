@@ -14,6 +14,11 @@ impl Embedding {
         Embedding(values)
     }
 
+    /// Its coordinates.
+    pub fn values(&self) -> &[f32] {
+        &self.0
+    }
+
     /// The cosine of the angle between two embeddings, -1 to 1.
     pub fn cosine(&self, other: &Embedding) -> f64 {
         self.0.iter().zip(&other.0).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()

@@ -1,6 +1,7 @@
 //! Scores of a concept in use.
 
-use super::towers::{self, Towers};
+use super::error;
+use super::towers::Towers;
 use super::{Embedding, ImageAlignment, Sample, Scores, TextAlignment};
 use crate::concept::Applied;
 use crate::concept::with_words;
@@ -33,7 +34,7 @@ pub enum Error {
     Cancelled(#[from] Cancelled),
     /// The towers that score.
     #[error(transparent)]
-    Towers(#[from] towers::Error),
+    Towers(#[from] error::Error),
     /// Boxed: it is large.
     #[error(transparent)]
     Pipeline(Box<pipeline::Error>),

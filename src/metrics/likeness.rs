@@ -1,9 +1,10 @@
 //! Which of several concepts a part of a picture looks like most.
 
 use super::Embedding;
+use super::error::Result;
+use super::eye::Eye;
 use super::image_alignment::ImageAlignment;
-use super::metric::{Metric, Sample};
-use super::towers::{Result, Towers};
+use super::metric::{Metric, Sample, mean};
 use crate::picture::{self, Mask, Picture, Scaling};
 
 /// What surrounds a cut-out: the background that towers know best as one. (With grey, shapes of
@@ -20,12 +21,10 @@ impl Likeness {
     ///
     /// # Errors
     /// Whatever the device meets.
-    pub fn new(towers: &Towers, concepts: &[Vec<(Picture, Option<Mask>)>]) -> Result<Likeness> {
+    pub fn new(eye: &dyn Eye, concepts: &[Vec<(Picture, Option<Mask>)>]) -> Result<Likeness> {
         let seen = |(picture, mask): &(Picture, Option<Mask>)| match mask {
-            Some(mask) => {
-                towers.picture(&cut_out(&without_background(picture, mask)?, bounds(mask))?)
-            }
-            None => towers.picture(&cut_out(picture, [0.0, 0.0, 1.0, 1.0])?),
+            Some(mask) => eye.see(&cut_out(&without_background(picture, mask)?, bounds(mask))?),
+            None => eye.see(&cut_out(picture, [0.0, 0.0, 1.0, 1.0])?),
         };
         let concepts = concepts
             .iter()
@@ -34,13 +33,28 @@ impl Likeness {
         Ok(Likeness { concepts })
     }
 
+    /// The mean cosine between the pictures of two concepts; of one, between those of its pictures
+    /// that are not the same one.
+    pub fn between(&self, a: usize, b: usize) -> f64 {
+        let of = |i: usize| self.concepts.get(i).map_or(&[][..], Vec::as_slice);
+        let pairs = of(a).iter().enumerate().flat_map(|(i, x)| {
+            of(b)
+                .iter()
+                .enumerate()
+                .filter(move |(j, _)| a != b || i != *j)
+                .map(|(_, y)| x.cosine(y))
+        });
+        // One picture alone is like itself.
+        mean(pairs).unwrap_or(1.0)
+    }
+
     /// The mean cosine between a part of a picture (left, top, right, bottom as fractions) and the
     /// pictures of each concept.
     ///
     /// # Errors
     /// Whatever the device meets.
-    pub fn of_part(&self, towers: &Towers, picture: &Picture, part: [f64; 4]) -> Result<Vec<f64>> {
-        let seen = [towers.picture(&cut_out(picture, part)?)?];
+    pub fn of_part(&self, eye: &dyn Eye, picture: &Picture, part: [f64; 4]) -> Result<Vec<f64>> {
+        let seen = [eye.see(&cut_out(picture, part)?)?];
         let like = |trained_on: &Vec<Embedding>| {
             let sample = Sample { seen: &seen, trained_on, ..Sample::default() };
             ImageAlignment.score(&sample).unwrap_or(0.0)

@@ -35,6 +35,30 @@ pub struct Sample<'a> {
     pub others_seen: &'a [Embedding],
     /// Places in the pictures where somebody should be.
     pub places: &'a [Place],
+    /// Those of each picture beside each other.
+    pub comparisons: &'a [Comparison],
+    /// As DINO's tower sees pictures.
+    pub dino: Seen<'a>,
+    /// As a DINOv2 tower sees them.
+    pub dinov2: Seen<'a>,
+    /// As CSD's tower sees their styles.
+    pub style: Seen<'a>,
+}
+
+/// Pictures as one tower sees them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen<'a> {
+    /// Those that were generated.
+    pub made: &'a [Embedding],
+    /// Those that the concept was trained from.
+    pub trained_on: &'a [Embedding],
+}
+
+impl Seen<'_> {
+    /// The cosine of each generated picture to each one that was trained from.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = f64> {
+        self.made.iter().flat_map(|a| self.trained_on.iter().map(|b| a.cosine(b)))
+    }
 }
 
 /// A place in a picture.
@@ -44,6 +68,16 @@ pub struct Place {
     pub likeness: Vec<f64>,
     /// The number of the concept that should be there.
     pub expected: usize,
+}
+
+/// Those of one picture beside each other. Rows are places, columns those who should be there, both
+/// in the same order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// How much each place looks like each of them.
+    pub found: Vec<Vec<f64>>,
+    /// How much each one's own pictures look like each one's.
+    pub expected: Vec<Vec<f64>>,
 }
 
 /// Scores by the names of their metrics, in the order of [`METRICS`](super::METRICS). As JSON an

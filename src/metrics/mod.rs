@@ -6,31 +6,62 @@
 //! within one model, not between models. As Mix-of-Show scores its concepts (section 4.1), with
 //! texts in which the concept's words give way to the class word: [`Evaluation`].
 
+mod detect_and_compare;
+mod dino;
+mod dinov2;
 mod embedding;
+mod error;
 mod evaluate;
+mod eye;
 mod image_alignment;
 mod likeness;
+mod margin;
 mod metric;
+mod part;
 mod pixels;
 mod placement;
+mod positions;
+mod preparation;
 mod resemblance;
+mod style;
+pub mod survey;
 mod text_alignment;
 mod towers;
+mod vision;
 
+pub use detect_and_compare::DetectAndCompare;
+pub use dino::Dino;
+pub use dinov2::DinoV2;
 pub use embedding::Embedding;
+pub use error::{Error, Result};
 pub use evaluate::{Error as EvaluationError, Evaluation};
+pub use eye::Eye;
 pub use image_alignment::ImageAlignment;
 pub use likeness::{Likeness, closest};
-pub use metric::{Metric, Place, Sample, Scores};
+pub use margin::Margin;
+pub use metric::{Comparison, Metric, Place, Sample, Scores, Seen};
+pub use part::Part;
 pub use pixels::Pixels;
 pub use placement::Placement;
 pub use resemblance::Resemblance;
+pub use style::Style;
 pub use text_alignment::TextAlignment;
-pub use towers::{Error, Result, Towers};
+pub use towers::Towers;
+pub use vision::VisionTower;
 
 /// All metrics, in the order in which scores are reported.
-pub const METRICS: [&dyn Metric; 5] =
-    [&TextAlignment, &ImageAlignment, &Resemblance, &Pixels, &Placement];
+pub const METRICS: [&dyn Metric; 10] = [
+    &TextAlignment,
+    &ImageAlignment,
+    &Dino,
+    &DinoV2,
+    &Style,
+    &Resemblance,
+    &Pixels,
+    &Placement,
+    &Margin,
+    &DetectAndCompare,
+];
 
 /// The scores of a sample, by all metrics that it has something for.
 pub fn scores(sample: &Sample) -> Scores {

@@ -1,81 +1,24 @@
-//! A model's two CLIP towers on a device.
+//! CLIP's two towers on a device: a model's own, or others by their path.
 
-use std::path::PathBuf;
-
-use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 use super::Embedding;
+use super::error::{Error, Result, TEXT_PROJECTION};
+use super::eye::Eye;
+use super::vision::{VisionTower, seeing};
 use crate::backend;
 use crate::backend::Device;
 use crate::backend::Precision;
+use crate::checkpoint::{Component, Tower, TowerKind};
 use crate::graph::{Array, Tensor};
-use crate::models::config::{ClipTextConfig, ClipVisionConfig};
-use crate::models::{clip_text, clip_vision};
+use crate::models::clip_text;
+use crate::models::config::ClipTextConfig;
 use crate::nn::Layers;
-use crate::picture::{self, Picture};
+use crate::picture::Picture;
 use crate::sd::network::{LoadedNetwork, Ready};
 use crate::sd::{self, Model, Part};
+use crate::text::Tokenizer;
 use crate::text::prompt::{self, PromptOptions, Syntax};
-use crate::text::{self, Tokenizer};
-
-/// The projection of texts.
-const TEXT_PROJECTION: &str = "text_projection.weight";
-/// Of OpenAI's CLIP, where a model does not say how its pictures are normalised.
-const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-const DEVIATION: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
-
-/// What can be wrong with a model's towers.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    #[error("{}: the model brings no vision tower (`image_encoder` or `clip_vision`), which \
-        scores are measured with", .0.display())]
-    /// The model, which brings no vision tower.
-    NoVision(PathBuf),
-    #[error("{}: no `{TEXT_PROJECTION}` in either tower's file, which scores of texts \
-        need", .0.display())]
-    /// The model, of whose towers neither has the texts' projection.
-    NoProjection(PathBuf),
-    /// A projection that does not fit the towers.
-    #[error("{}: `{TEXT_PROJECTION}` is {found:?}, expected {expected:?}", path.display())]
-    Projection {
-        /// The model.
-        path: PathBuf,
-        /// Its shape.
-        found: Vec<usize>,
-        /// Outputs by inputs that the towers have.
-        expected: Vec<usize>,
-    },
-    /// A tower that cannot be built or run.
-    #[error("{}: {source}", path.display())]
-    Network {
-        /// The model.
-        path: PathBuf,
-        /// What the back end says.
-        source: backend::Error,
-    },
-    /// The model, opened or run.
-    #[error(transparent)]
-    Model(Box<sd::Error>),
-    /// A text that cannot be tokenized.
-    #[error(transparent)]
-    Text(#[from] text::Error),
-    /// A picture that cannot be scaled or cut.
-    #[error(transparent)]
-    Picture(#[from] picture::Error),
-    /// The device.
-    #[error(transparent)]
-    Backend(#[from] backend::Error),
-}
-
-impl From<sd::Error> for Error {
-    fn from(error: sd::Error) -> Error {
-        Error::Model(Box::new(error))
-    }
-}
-
-/// Of the calls of towers.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Both towers, ready for one text or one picture at a time.
 pub struct Towers {
@@ -84,10 +27,7 @@ pub struct Towers {
     /// `[projection_dim, hidden_size]`, kept here: it stands in either tower's file, and is small.
     projection: Vec<f32>,
     text_config: ClipTextConfig,
-    vision: Ready<Tensor>,
-    vision_config: ClipVisionConfig,
-    /// Mean and deviation of each colour.
-    normal: [[f32; 3]; 2],
+    vision: VisionTower,
     path: PathBuf,
 }
 
@@ -100,31 +40,43 @@ impl Towers {
         let path = model.path.clone();
         let tower = model.vision.as_ref().ok_or_else(|| Error::NoVision(path.clone()))?;
         let encoder = model.text();
-        let (text, vision) = (&encoder.part.component, &tower.part.component);
-        let (text_config, vision_config) = (encoder.part.config.clone(), tower.part.config.clone());
-        let tokenizer = &encoder.tokenizer;
-        let projection =
-            [text, vision].into_iter().find_map(|holder| holder.tensor(TEXT_PROJECTION).ok());
-        let projection = projection.ok_or_else(|| Error::NoProjection(path.clone()))?;
-        let expected = [vision_config.projection_dim, text_config.hidden_size];
-        if projection.shape() != expected {
-            return Err(Error::Projection {
-                path,
-                found: projection.shape().to_vec(),
-                expected: expected.to_vec(),
-            });
-        }
-        let projection = projection.to_f32(0..projection.len());
-        let text_program = text_program(gpu, &encoder.part, tokenizer.max_length())?;
-        let vision_program = vision_program(gpu, &tower.part)?;
+        let holders = [&encoder.part.component, &tower.part.component];
+        let expected = [tower.part.config.projection_dim, encoder.part.config.hidden_size];
+        let projection = projection(&path, &holders, expected)?;
+        let vision = VisionTower::clip(gpu, tower)?;
+        Towers::of(gpu, &encoder.part, &encoder.tokenizer, projection, vision, path)
+    }
+
+    /// Uploads CLIP's towers that were opened by their path.
+    ///
+    /// # Errors
+    /// Another kind of tower, or none that reads; towers that cannot be built.
+    pub fn open(gpu: &Device, tower: &Tower) -> Result<Towers> {
+        let vision = VisionTower::load(gpu, tower, &[TowerKind::Clip])?;
+        let path = tower.component.path().to_path_buf();
+        let component = tower.component.clone();
+        let config = ClipTextConfig::from_json(&component.config, &component.config_path)
+            .map_err(sd::Error::from)?;
+        let expected = [seeing(tower)?.part.config.projection_dim, config.hidden_size];
+        let projection = projection(&path, &[&component], expected)?;
+        let (tokenizer, part) = (sd::tokenizer(&tower.tokenizer)?, Part { component, config });
+        Towers::of(gpu, &part, &tokenizer, projection, vision, path)
+    }
+
+    fn of(
+        gpu: &Device,
+        text: &Part<ClipTextConfig>,
+        tokenizer: &Tokenizer,
+        projection: Vec<f32>,
+        vision: VisionTower,
+        path: PathBuf,
+    ) -> Result<Towers> {
         Ok(Towers {
             tokenizer: tokenizer.clone(),
-            text: text_program,
+            text: text_program(gpu, text, tokenizer.max_length())?,
             projection,
-            text_config,
-            vision: vision_program,
-            vision_config,
-            normal: normalisation(tower.preprocessor.as_ref()),
+            text_config: text.config.clone(),
+            vision,
             path,
         })
     }
@@ -156,34 +108,33 @@ impl Towers {
     /// # Errors
     /// Whatever the device meets.
     pub fn picture(&self, picture: &Picture) -> Result<Embedding> {
-        let size = self.vision_config.image_size as u32;
-        let (width, height) = (picture.width(), picture.height());
-        let fitted =
-            |side: u32| (u64::from(side) * u64::from(size) / u64::from(width.min(height))) as u32;
-        let resized = picture.resized(fitted(width).max(size), fitted(height).max(size))?;
-        let middle = resized.part(
-            (resized.width() - size) / 2,
-            (resized.height() - size) / 2,
-            size,
-            size,
-        )?;
-        let [mean, deviation] = self.normal;
-        let normal = |pixel: &[u8]| -> [f32; 3] {
-            std::array::from_fn(|c| {
-                (f32::from(pixel.get(c).copied().unwrap_or(0)) / 255.0 - mean[c]) / deviation[c]
-            })
-        };
-        let pixels: Vec<f32> = middle.rgb().chunks_exact(3).flat_map(normal).collect();
-        let side = self.vision_config.image_size;
-        self.blame(self.vision.write(self.vision.inputs, &Array::f32([1, side, side, 3], pixels)))?;
-        self.vision.run();
-        Ok(Embedding::new(self.blame(self.vision.output(0))?.values().to_vec()))
+        self.vision.see(picture)
     }
 
     fn blame<T>(&self, result: Result<T, impl Into<backend::Error>>) -> Result<T> {
         let path = self.path.clone();
         result.map_err(|source| Error::Network { path, source: source.into() })
     }
+}
+
+impl Eye for Towers {
+    fn see(&self, picture: &Picture) -> Result<Embedding> {
+        self.vision.see(picture)
+    }
+}
+
+/// The texts' projection, which stands in either tower's file.
+fn projection(path: &Path, holders: &[&Component], expected: [usize; 2]) -> Result<Vec<f32>> {
+    let found = holders.iter().find_map(|holder| holder.tensor(TEXT_PROJECTION).ok());
+    let found = found.ok_or_else(|| Error::NoProjection(path.to_path_buf()))?;
+    if found.shape() != expected {
+        return Err(Error::Projection {
+            path: path.to_path_buf(),
+            found: found.shape().to_vec(),
+            expected: expected.to_vec(),
+        });
+    }
+    Ok(found.to_f32(0..found.len()))
 }
 
 /// What the text encoder's program takes.
@@ -210,42 +161,4 @@ fn text_program(
         Ok((TextInputs { ids, ends }, vec![graph.embedding(rows, ends)?]))
     })?;
     network.program(&planned)
-}
-
-fn vision_program(gpu: &Device, tower: &Part<ClipVisionConfig>) -> sd::Result<Ready<Tensor>> {
-    let network = LoadedNetwork::new(gpu, tower, Precision::AsStored);
-    let planned = network.plan(|config, graph| {
-        let side = config.image_size;
-        let pixels = graph.input("pixels", [1, side, side, config.num_channels]);
-        let mut layers = Layers::new(graph);
-        let tokens = clip_vision::clip_vision(&mut layers, config, pixels)?;
-        Ok((pixels, vec![clip_vision::project(&mut layers, config, tokens)?]))
-    })?;
-    network.program(&planned)
-}
-
-/// Mean and deviation of each colour, as `preprocessor_config.json` has them.
-fn normalisation(preprocessor: Option<&Value>) -> [[f32; 3]; 2] {
-    let colours = |key: &str| -> Option<[f32; 3]> {
-        let list = preprocessor?.get(key)?.as_array()?;
-        let numbers: Vec<f32> = list.iter().filter_map(Value::as_f64).map(|v| v as f32).collect();
-        numbers.try_into().ok()
-    };
-    let deviation = colours("image_std").filter(|found| found.iter().all(|v| *v > 0.0));
-    [colours("image_mean").unwrap_or(MEAN), deviation.unwrap_or(DEVIATION)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn colours_are_normalised_as_the_model_says() {
-        assert_eq!(normalisation(None), [MEAN, DEVIATION]);
-        let own = json!({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.25]});
-        assert_eq!(normalisation(Some(&own)), [[0.5; 3], [0.5, 0.5, 0.25]]);
-        let damaged = json!({"image_mean": [0.5], "image_std": [0.5, 0.0, 0.5]});
-        assert_eq!(normalisation(Some(&damaged)), [MEAN, DEVIATION]);
-    }
 }

@@ -47,6 +47,40 @@ pub fn encode(
     embedded: Tensor,
     skip: usize,
 ) -> Result<Tensor> {
+    let x = run(layers, config, embedded, skip, None)?.0;
+    layers.within("text_model", |layers| {
+        layers.layer_norm("final_layer_norm", x, config.layer_norm_eps)
+    })
+}
+
+/// As [`encode`], but what the last layer but one gives, before the final normalisation, as Stable
+/// Diffusion XL reads it; `skip` leaves out that many layers more. `whole`: also the encoding by all
+/// layers, of which [`project`] makes the pooled prompt.
+pub fn encode_before_last(
+    layers: &mut Layers,
+    config: &ClipTextConfig,
+    embedded: Tensor,
+    skip: usize,
+    whole: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let left_out = if whole { 0 } else { skip + 1 };
+    let (last, before) = run(layers, config, embedded, left_out, Some(skip + 1))?;
+    let normal = |layers: &mut Layers| {
+        layers.within("text_model", |layers| {
+            layers.layer_norm("final_layer_norm", last, config.layer_norm_eps)
+        })
+    };
+    Ok((before, if whole { Some(normal(layers)?) } else { None }))
+}
+
+/// All layers but the last `skip`, and what came before the last `before` of all.
+fn run(
+    layers: &mut Layers,
+    config: &ClipTextConfig,
+    embedded: Tensor,
+    skip: usize,
+    before: Option<usize>,
+) -> Result<(Tensor, Tensor)> {
     let [_, tokens, _] = layers.tokens(embedded, "clip_text")?;
     let style = ClipLayer {
         heads: config.num_attention_heads,
@@ -63,10 +97,11 @@ pub fn encode(
             );
             return Err(layers.graph.shape_error("clip_text", message));
         }
-        let built = config.num_hidden_layers.checked_sub(skip).filter(|&built| built > 0);
-        let Some(built) = built else {
+        let all = config.num_hidden_layers;
+        let without = |skip: usize| all.checked_sub(skip).filter(|&built| built > 0);
+        let (Some(built), Some(before)) = (without(skip), without(before.unwrap_or(skip))) else {
             let message =
-                format!("{skip} layers of {} cannot be skipped", config.num_hidden_layers);
+                format!("{} layers of {all} cannot be skipped", before.unwrap_or(skip).max(skip));
             return Err(layers.graph.shape_error("clip_text", message));
         };
         let positions = layers.within("embeddings", |layers| {
@@ -75,10 +110,14 @@ pub fn encode(
             layers.graph.slice(table, 0, 0, tokens)
         })?;
         let mut x = layers.graph.add(embedded, positions)?;
+        let mut found = x;
         for i in 0..built {
             x = layers.clip_layer(&format!("encoder.layers.{i}"), x, style)?;
+            if i + 1 == before {
+                found = x;
+            }
         }
-        layers.layer_norm("final_layer_norm", x, config.layer_norm_eps)
+        Ok((x, found))
     })
 }
 

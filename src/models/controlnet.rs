@@ -13,6 +13,8 @@ pub struct ControlNetInputs<'a> {
     pub sample: Tensor,
     /// As the UNet's.
     pub time: Tensor,
+    /// As the UNet's.
+    pub addition: Option<Tensor>,
     /// The prompt, with this network's own keys and values where they are made beforehand.
     pub prompt: Encodings<'a>,
     /// [`embedding`] of the picture, `[height, width, block_out_channels[0]]` of the latents.
@@ -59,7 +61,8 @@ pub fn controlnet(
 ) -> Result<ControlNetOutput> {
     let unet = &config.unet;
     let mut prompt = Prompt::new(inputs.prompt);
-    let time = unet::time_embedding(layers, unet, inputs.time, None, None)?;
+    let told = unet::Told { class: None, addition: inputs.addition };
+    let time = unet::time_embedding(layers, unet, inputs.time, None, told)?;
     let x = layers.conv("conv_in", inputs.sample, unet.block_out_channels[0], 3)?;
     let x = layers.graph.add(x, inputs.embedding)?;
     let (skips, middle) = unet::first_half(layers, unet, x, time, &mut prompt, &[])?;

@@ -5,9 +5,12 @@ pub mod clip_vision;
 pub mod config;
 pub mod controlnet;
 pub mod preset;
+pub mod rrdbnet;
 pub mod t2i_adapter;
+pub mod tiny_vae;
 pub mod unet;
 pub mod vae;
+pub mod vit;
 
 /// Layers, in terms of graph operations: what the models are built of.
 pub mod nn {

@@ -17,11 +17,14 @@ pub struct Preset {
     pub vae: VaeConfig,
     /// The text encoder's.
     pub text: ClipTextConfig,
+    /// The second text encoder's, of Stable Diffusion XL.
+    pub text_2: Option<ClipTextConfig>,
 }
 
-const KNOWN: [(&str, &str); 3] = [
+const KNOWN: [(&str, &str); 4] = [
     ("sd15", include_str!("../../assets/presets/sd15.json")),
     ("sd21", include_str!("../../assets/presets/sd21.json")),
+    ("sdxl", include_str!("../../assets/presets/sdxl.json")),
     ("tiny", TINY),
 ];
 
@@ -41,8 +44,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|(name, _)| *name)
 }
 
-/// The preset `name` (`sd15`: Stable Diffusion 1.x; `sd21`: 2.x; `tiny`: the model that ships), if
-/// there is one.
+/// The preset `name` (`sd15`: Stable Diffusion 1.x; `sd21`: 2.x; `sdxl`: XL; `tiny`: the model that
+/// ships), if there is one.
 pub fn preset(name: &str) -> Option<Result<Preset, ConfigError>> {
     let (_, text) = KNOWN.iter().find(|(known, _)| *known == name)?;
     let parsed: Value = serde_json::from_str(text).unwrap_or(Value::Null);
@@ -52,6 +55,10 @@ pub fn preset(name: &str) -> Option<Result<Preset, ConfigError>> {
             unet: UNetConfig::from_json(&parsed["unet"], file)?,
             vae: VaeConfig::from_json(&parsed["vae"], file)?,
             text: ClipTextConfig::from_json(&parsed["text_encoder"], file)?,
+            text_2: parsed
+                .get("text_encoder_2")
+                .map(|config| ClipTextConfig::from_json(config, file))
+                .transpose()?,
         })
     };
     Some(make())

@@ -20,7 +20,7 @@ pub fn t2i_adapter(
         let mut features = Vec::with_capacity(config.channels.len());
         for (i, &channels) in config.channels.iter().enumerate() {
             x = layers.within(format!("body.{i}"), |layers| {
-                if i > 0 {
+                if config.halves(i) {
                     x = layers.graph.average_pool(x)?;
                 }
                 let inner = if config.light { channels / 4 } else { channels };

@@ -1,7 +1,7 @@
 //! The conditional UNet of Stable Diffusion (Rombach et al. 2022), diffusers'
 //! `UNet2DConditionModel`.
 
-use super::config::{MidBlock, UNetBlock, UNetConfig};
+use super::config::{Addition, MidBlock, UNetBlock, UNetConfig};
 use crate::graph::{Result, Tensor};
 use crate::nn::{Encodings, Layers, Prompt, Resnet, Transformer, sinusoids};
 
@@ -20,6 +20,8 @@ pub struct UNetInputs<'a> {
     pub guidance: Option<Tensor>,
     /// For models with `num_class_embeds`: class ids `[batch]`.
     pub class: Option<Tensor>,
+    /// For models with an `addition`: [`addition_features`], `[batch, width]`.
+    pub addition: Option<Tensor>,
     /// What control models add.
     pub residuals: Residuals<'a>,
 }
@@ -32,8 +34,9 @@ pub struct Residuals<'a> {
     pub skips: &'a [Tensor],
     /// ControlNet's, to be added to the middle block's output.
     pub middle: Option<Tensor>,
-    /// T2I-Adapter's: one feature map for each down block, first to last. A block with attention
-    /// takes it before its downsampling, one without after it.
+    /// T2I-Adapter's: one feature map for each down block, first to last, and one for the middle
+    /// where it has that. A down block with attention takes it before its downsampling, one without
+    /// after it.
     pub adapter: &'a [Tensor],
 }
 
@@ -47,6 +50,8 @@ pub struct UNetOutput {
     pub skips: Vec<Tensor>,
     /// Output of the middle block, before [`Residuals::middle`].
     pub middle: Tensor,
+    /// What the last layer of the up blocks reads but for its skip connection, for [`shallow`].
+    pub deep: Tensor,
 }
 
 /// One cross-attention of a UNet.
@@ -65,15 +70,31 @@ pub fn time_features(config: &UNetConfig, timesteps: &[f32]) -> Vec<f32> {
     sinusoids(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
 }
 
+/// The numbers that Stable Diffusion XL is told of a picture: how large the original was (height,
+/// width), where it was cut (top, left), and the size that is aimed at (height, width).
+pub type SizeNumbers = [f32; Addition::NUMBERS];
+
+/// A pooled prompt and the numbers that go with it as a row of the UNet's input `addition`.
+pub fn addition_features(
+    config: &UNetConfig,
+    addition: &Addition,
+    pooled: &[f32],
+    numbers: &SizeNumbers,
+) -> Vec<f32> {
+    let flip = config.flip_sin_to_cos;
+    let numbers = sinusoids(numbers, addition.number, flip, config.freq_shift);
+    pooled.iter().copied().chain(numbers).collect()
+}
+
 /// Builds one pass of the UNet.
 pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Result<UNetOutput> {
     let resnet = resnet_style(config);
     let mut prompt = Prompt::new(inputs.prompt);
     let residuals = &inputs.residuals;
-    if !residuals.adapter.is_empty() && residuals.adapter.len() != config.down.len() {
+    let maps = config.down.len();
+    if !residuals.adapter.is_empty() && ![maps, maps + 1].contains(&residuals.adapter.len()) {
         let message = format!(
-            "the model has {} down blocks, {} features are given",
-            config.down.len(),
+            "the model has {maps} down blocks, {} features are given",
             residuals.adapter.len()
         );
         return Err(layers.graph.shape_error("adapter", message));
@@ -81,12 +102,14 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
     if config.center_input_sample {
         return Err(refusal(layers, "`center_input_sample` is not supported"));
     }
-    let time = time_embedding(layers, config, inputs.time, inputs.guidance, inputs.class)?;
+    let told = Told { class: inputs.class, addition: inputs.addition };
+    let time = time_embedding(layers, config, inputs.time, inputs.guidance, told)?;
     let x = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
     let (skips, middle) = first_half(layers, config, x, time, &mut prompt, residuals.adapter)?;
     let mut x = add_if_given(layers, middle, residuals.middle.as_ref())?;
 
     let mut open = controlled_skips(layers, &skips, residuals.skips)?;
+    let mut deep = x;
     for (i, block) in config.up.iter().enumerate() {
         x = layers.within(format!("up_blocks.{i}"), |layers| {
             for j in 0..block.layers {
@@ -96,6 +119,7 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
                         "the up blocks have more layers than the down blocks have skips",
                     )
                 })?;
+                deep = x;
                 x = layers.block(|layers| {
                     let x = layers.graph.concat_channels(x, skip)?;
                     layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)
@@ -125,11 +149,58 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
         })?;
     }
 
-    x = layers.group_norm("conv_norm_out", x, resnet.groups, resnet.epsilon)?;
-    x = layers.graph.activation(x, resnet.activation)?;
-    let sample = layers.conv("conv_out", x, config.out_channels, 3)?;
+    let sample = last_layers(layers, config, x)?;
     prompt.finish(layers)?;
-    Ok(UNetOutput { sample, skips, middle })
+    Ok(UNetOutput { sample, skips, middle, deep })
+}
+
+/// From the last up block's output to the prediction.
+fn last_layers(layers: &mut Layers, config: &UNetConfig, x: Tensor) -> Result<Tensor> {
+    let resnet = resnet_style(config);
+    let x = layers.group_norm("conv_norm_out", x, resnet.groups, resnet.epsilon)?;
+    let x = layers.graph.activation(x, resnet.activation)?;
+    layers.conv("conv_out", x, config.out_channels, 3)
+}
+
+/// Builds the outermost layers alone, on the deep features of another pass
+/// ([`UNetOutput::deep`]): the first convolution and the last layer of the up blocks, which change
+/// most from step to step (Ma et al. 2024, "DeepCache"). Without control models.
+pub fn shallow(
+    layers: &mut Layers,
+    config: &UNetConfig,
+    inputs: &UNetInputs,
+    deep: Tensor,
+) -> Result<Tensor> {
+    let resnet = resnet_style(config);
+    let told = Told { class: inputs.class, addition: inputs.addition };
+    let time = time_embedding(layers, config, inputs.time, inputs.guidance, told)?;
+    let skip = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
+    let Some((i, block)) = config.up.iter().enumerate().next_back() else {
+        return Err(refusal(layers, "there are no up blocks"));
+    };
+    let j = block.layers.saturating_sub(1);
+    let x = layers.within(format!("up_blocks.{i}"), |layers| {
+        let x = layers.graph.concat_channels(deep, skip)?;
+        let x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+        if !block.attention {
+            return Ok(x);
+        }
+        let style = transformer(config, block);
+        let own = style.depth * if style.only_cross_attention { 2 } else { 1 };
+        let before = cross_attentions(config).len().saturating_sub(own);
+        let mut prompt = Prompt::from(inputs.prompt, before);
+        layers.transformer(&format!("attentions.{j}"), x, style, &mut prompt)
+    })?;
+    last_layers(layers, config, x)
+}
+
+/// Channels of [`UNetOutput::deep`].
+pub fn deep_channels(config: &UNetConfig) -> usize {
+    let last = config.up.last().map_or(0, |block| block.channels);
+    match config.up.as_slice() {
+        [.., before, block] if block.layers < 2 => before.channels,
+        _ => last,
+    }
 }
 
 /// The down blocks and the middle block, from the first convolution's output `x`: skip connections
@@ -202,6 +273,7 @@ pub(super) fn first_half(
             Ok(x)
         })?;
     }
+    x = add_if_given(layers, x, features.get(config.down.len()))?;
     Ok((skips, x))
 }
 
@@ -279,7 +351,7 @@ pub fn skips(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
     shapes
 }
 
-/// Shapes `[height, width, channels]` of [`Residuals::adapter`].
+/// Shapes `[height, width, channels]` of [`Residuals::adapter`], the last of them the middle's.
 pub fn block_features(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
     let mut size = size;
     let mut feature = |block: &UNetBlock| {
@@ -290,7 +362,10 @@ pub fn block_features(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> 
         let [height, width] = if block.attention { before } else { size };
         [height, width, block.channels]
     };
-    config.down.iter().map(&mut feature).collect()
+    let mut all: Vec<[usize; 3]> = config.down.iter().map(&mut feature).collect();
+    let channels = config.down.last().map_or(0, |block| block.channels);
+    all.push([size[0], size[1], channels]);
+    all
 }
 
 /// Height and width after a downsampling: a 3x3 convolution of stride 2 rounds up with a padding of
@@ -322,13 +397,22 @@ pub fn keys_values(
     attentions.iter().zip(texts).map(build).collect()
 }
 
+/// What a UNet is told besides the time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// As in [`UNetInputs`].
+    pub class: Option<Tensor>,
+    /// As in [`UNetInputs`].
+    pub addition: Option<Tensor>,
+}
+
 /// What every residual block is told of the time: `[batch, time_embedding_dim]`, activated.
 pub(super) fn time_embedding(
     layers: &mut Layers,
     config: &UNetConfig,
     time: Tensor,
     guidance: Option<Tensor>,
-    class: Option<Tensor>,
+    Told { class, addition }: Told,
 ) -> Result<Tensor> {
     let activation = config.activation.into();
     if guidance.is_some() != config.time_cond_proj_dim.is_some() {
@@ -341,6 +425,12 @@ pub(super) fn time_embedding(
         return Err(refusal(
             layers,
             "a class input goes with `num_class_embeds`, and only with it",
+        ));
+    }
+    if addition.is_some() != config.addition.is_some() {
+        return Err(refusal(
+            layers,
+            "an addition goes with `addition_embed_type`, and only with it",
         ));
     }
     let mut time = layers.time_embedding(
@@ -356,6 +446,11 @@ pub(super) fn time_embedding(
         })?;
         let class = layers.graph.embedding(table, class)?;
         time = layers.graph.add(time, class)?;
+    }
+    if let Some(addition) = addition {
+        let width = config.time_embedding_dim;
+        let more = layers.time_embedding("add_embedding", addition, None, width, activation)?;
+        time = layers.graph.add(time, more)?;
     }
     layers.graph.activation(time, activation)
 }

@@ -49,6 +49,11 @@ impl<'a> Prompt<'a> {
         Prompt { encodings, next: 0 }
     }
 
+    /// Of a network without its first `before` cross-attentions.
+    pub fn from(encodings: Encodings<'a>, before: usize) -> Self {
+        Prompt { encodings, next: before }
+    }
+
     /// What the cross-attention being built, with queries `q`, takes from the prompt: the one place
     /// where queries meet it.
     pub(super) fn attend(

@@ -16,6 +16,17 @@ pub struct WordMap {
     pub map: Tensor,
 }
 
+/// The input that tells the attentions of one width and number of heads which words are watched.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchedWords {
+    /// Width of the attention.
+    pub width: usize,
+    /// Its heads.
+    pub heads: usize,
+    /// `[batch, keys, width]`: [`word_values`].
+    pub input: Tensor,
+}
+
 /// Watches `words` words of each prompt, in all cross-attentions.
 ///
 /// The probability of a word is what attention gives for values that are 1 at this word and 0 at
@@ -60,10 +71,11 @@ impl Layers<'_> {
         self.watch = Some(Watch { words, ..Watch::default() });
     }
 
-    /// The maps made so far, and the width and heads of the `words` inputs that they read.
-    pub fn word_maps(&mut self) -> (Vec<WordMap>, Vec<(usize, usize)>) {
+    /// The maps made so far, and the inputs that they read.
+    pub fn word_maps(&mut self) -> (Vec<WordMap>, Vec<WatchedWords>) {
         let watch = self.watch.take().unwrap_or_default();
-        (watch.maps, watch.values.into_keys().collect())
+        let watched = |((width, heads), input)| WatchedWords { width, heads, input };
+        (watch.maps, watch.values.into_iter().map(watched).collect())
     }
 
     /// Makes the map of the cross-attention being built.

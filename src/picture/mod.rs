@@ -13,6 +13,7 @@ pub mod parameters;
 mod plot;
 mod png_chunks;
 mod png_text;
+pub(crate) mod resample;
 mod sheet;
 pub(crate) mod texts;
 

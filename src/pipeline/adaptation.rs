@@ -1,8 +1,9 @@
 //! What the concepts of a request change: the vocabulary, and low-rank updates of the networks.
 
 use crate::concept::binding::{Table, Words};
-use crate::concept::{Applied, AppliedSet, Network};
+use crate::concept::{Applied, AppliedSet, ModelKind, Network};
 use crate::graph::{Array, Graph};
+use crate::sd::TextEncoder;
 use crate::sd::updates::{Parted, Updates, check_shapes};
 use crate::text::Tokenizer;
 use crate::text::prompt::EncodedPrompt;
@@ -13,12 +14,13 @@ use super::{Overlay, Pipeline, Request};
 
 /// What a request's concepts come to.
 pub(super) struct Adaptation {
-    /// None where no concept has words: the model's own tokenizer does.
-    words: Option<Words>,
-    pub text: Updates,
+    /// For each text encoder; empty where no concept has words: the model's own tokenizers do.
+    words: Vec<Words>,
+    /// For each text encoder.
+    pub texts: Vec<Updates>,
     pub unet: Updates,
     /// Updates that are added to the weights instead.
-    merged_text: Vec<AppliedSet>,
+    merged_texts: Vec<Vec<AppliedSet>>,
     merged_unet: Vec<AppliedSet>,
     /// Sentences for the user about concepts that act on more than they should.
     pub warnings: Vec<String>,
@@ -47,26 +49,28 @@ impl Adaptation {
     /// Checks the concepts against the model, and lets the networks have their parameters.
     pub fn of(pipeline: &Pipeline, request: &Request) -> Result<Adaptation> {
         let concepts = &request.concepts;
+        let kind = ModelKind {
+            encoders: pipeline.model.text_encoders.len(),
+            width: pipeline.unet.config.cross_attention_dim,
+        };
+        concepts.iter().try_for_each(|applied| kind.check(applied.concept()))?;
         let has_words = concepts.iter().any(|c| !c.concept().words.is_empty())
             || !pipeline.model.fused.is_empty();
-        let words = has_words.then(|| {
-            let config = &pipeline.text.config;
-            let layers = pipeline.model.attentions.len();
+        let bind = |encoder: &TextEncoder| {
+            let config = &encoder.part.config;
             let table = Table {
-                encoder: Network::TextEncoder,
+                encoder: encoder.network,
                 rows: config.vocab_size,
                 width: config.hidden_size,
-                layers,
+                layers: pipeline.model.attentions.len(),
             };
-            Words::new(
-                pipeline.tokenizer(),
-                table,
-                concepts.iter().map(Applied::concept),
-                &pipeline.model.fused,
-            )
-        });
-        let words = words.transpose()?;
-        let factors = acting::factors(request, words.as_ref())?;
+            let all = concepts.iter().map(Applied::concept);
+            Words::new(&encoder.tokenizer, table, all, &pipeline.model.fused)
+        };
+        let encoders = &pipeline.model.text_encoders;
+        let words =
+            encoders.iter().filter(|_| has_words).map(bind).collect::<Result<Vec<_>, _>>()?;
+        let factors = acting::factors(request, words.first())?;
         let of = |network: Network, model: &Overlay| -> Result<Parted> {
             let sets = || concepts.iter().filter_map(|applied| applied.of(network));
             check_shapes(sets().filter(|set| set.strength != 0.0), network, model)?;
@@ -74,20 +78,27 @@ impl Adaptation {
             let with = with.filter_map(|(applied, f)| Some((applied.of(network)?, f.clone())));
             Ok(Parted::of(with, model))
         };
-        let text = of(Network::TextEncoder, &pipeline.text.overlay)?;
+        let mut texts = Vec::with_capacity(encoders.len());
+        for (encoder, loaded) in encoders.iter().zip(&pipeline.texts) {
+            texts.push((encoder.network, of(encoder.network, &loaded.overlay)?));
+        }
         let mut unet = of(Network::UNet, &pipeline.unet.overlay)?;
         // They cost no time then, but other ones need the weights anew, and the sums take f32's
         // memory.
         unet.merged.extend(unet.beside.take_uniform(MERGED_FROM));
-        let warnings = [(Network::TextEncoder, &text), (Network::UNet, &unet)]
-            .into_iter()
+        let warnings = texts
+            .iter()
+            .map(|(network, parted)| (*network, parted))
+            .chain([(Network::UNet, &unet)])
             .flat_map(|(network, parted)| everywhere(network, parted))
             .collect();
+        let (texts, merged_texts) =
+            texts.into_iter().map(|(_, parted)| (parted.beside, parted.merged)).unzip();
         let adaptation = Adaptation {
             words,
-            text: text.beside,
+            texts,
             unet: unet.beside,
-            merged_text: text.merged,
+            merged_texts,
             merged_unet: unet.merged,
             warnings,
         };
@@ -97,9 +108,13 @@ impl Adaptation {
 
     /// Lets the networks have the updates' parameters.
     fn install(&self, pipeline: &Pipeline) {
-        self.text.install(&pipeline.text);
+        for ((updates, merged), network) in
+            self.texts.iter().zip(&self.merged_texts).zip(&pipeline.texts)
+        {
+            updates.install(network);
+            network.overlay.expect(merged);
+        }
         self.unet.install(&pipeline.unet);
-        pipeline.text.overlay.expect(&self.merged_text);
         pipeline.unet.overlay.expect(&self.merged_unet);
     }
 
@@ -107,12 +122,19 @@ impl Adaptation {
     /// prepared since. Returns whether the UNet's weights are others than before.
     pub fn apply(&self, pipeline: &Pipeline) -> bool {
         self.install(pipeline);
-        pipeline.text.merge(&self.merged_text);
+        for (merged, network) in self.merged_texts.iter().zip(&pipeline.texts) {
+            network.merge(merged);
+        }
         pipeline.unet.merge(&self.merged_unet)
     }
 
-    pub fn tokenizer<'a>(&'a self, pipeline: &'a Pipeline) -> &'a Tokenizer {
-        self.words.as_ref().map_or(pipeline.tokenizer(), Words::tokenizer)
+    /// The tokenizer of each text encoder.
+    pub fn tokenizers<'a>(&'a self, pipeline: &'a Pipeline) -> Vec<&'a Tokenizer> {
+        let own = pipeline.model.text_encoders.iter().map(|encoder| &encoder.tokenizer);
+        match self.words.is_empty() {
+            true => own.collect(),
+            false => self.words.iter().map(Words::tokenizer).collect(),
+        }
     }
 
     /// The prompt as it is tokenized, and warnings of what looks like a concept's word.
@@ -123,7 +145,7 @@ impl Adaptation {
         warnings: &mut Vec<String>,
     ) -> Result<String> {
         let none;
-        let words = match &self.words {
+        let words = match self.words.first() {
             Some(words) => words,
             None if prompt.contains('<') => {
                 none = Words::new(
@@ -143,7 +165,7 @@ impl Adaptation {
     /// Sentences for the user about concepts of which no word stands in `prompts`.
     pub fn unused_words(&self, concepts: &[Applied], prompts: &[String]) -> Vec<String> {
         const NAMED: usize = 4;
-        let Some(words) = &self.words else { return Vec::new() };
+        let Some(words) = self.words.first() else { return Vec::new() };
         let mut told = Vec::new();
         for applied in concepts.iter().filter(|applied| !applied.concept().words.is_empty()) {
             let concept = applied.concept();
@@ -163,9 +185,9 @@ impl Adaptation {
         told
     }
 
-    /// The prompt as each cross-attention reads it; one where all read the same.
-    pub fn copies(&self, prompt: EncodedPrompt) -> Vec<EncodedPrompt> {
-        match &self.words {
+    /// The prompt as each cross-attention reads it of a text encoder; one where all read the same.
+    pub fn copies(&self, encoder: usize, prompt: EncodedPrompt) -> Vec<EncodedPrompt> {
+        match self.words.get(encoder) {
             Some(words) => {
                 (0..words.copies(&prompt)).map(|layer| words.bind(&prompt, layer)).collect()
             }
@@ -173,21 +195,23 @@ impl Adaptation {
         }
     }
 
-    /// The rows that continue the token table.
-    pub fn rows(&self) -> Option<&Array> {
-        self.words.as_ref().map(Words::rows)
+    /// The rows that continue a text encoder's token table.
+    pub fn rows(&self, encoder: usize) -> Option<&Array> {
+        self.words.get(encoder).map(Words::rows)
     }
 
-    /// An error unless the networks' graphs take every update that acts on `prompts`; a part of the
-    /// text encoder may be left out on purpose.
+    /// An error unless the networks' graphs take every update that acts on `prompts`. `texts`: the
+    /// text encoders that run as a whole; a part of others is left out on purpose.
     pub fn check_use(
         &self,
         prompts: &[usize],
-        text: Option<&[&Graph]>,
+        texts: &[(usize, Network, Vec<&Graph>)],
         unet: &[&Graph],
     ) -> Result<()> {
-        if let Some(text) = text {
-            self.text.on(prompts).check_use(Network::TextEncoder, text)?;
+        for (encoder, network, graphs) in texts {
+            if let Some(updates) = self.texts.get(*encoder) {
+                updates.on(prompts).check_use(*network, graphs)?;
+            }
         }
         Ok(self.unet.on(prompts).check_use(Network::UNet, unet)?)
     }

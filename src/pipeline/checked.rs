@@ -51,8 +51,32 @@ impl Pipeline {
         if !(1..=MOST_PICTURES).contains(&request.batch) {
             return Err(option("batch", request.batch, format!("1 to {MOST_PICTURES} pictures")));
         }
+        if !self.model.is_xl() && (request.original_size.is_some() || request.crop.is_some()) {
+            warnings.push(
+                "the original's size and cut are told to no model but Stable Diffusion XL: they \
+                    are left out"
+                    .to_string(),
+            );
+        }
         if !request.guidance.is_finite() {
             return Err(option("guidance", request.guidance, "a number"));
+        }
+        if !(0.0..=1.0).contains(&request.guidance_rescale) {
+            return Err(option("guidance rescale", request.guidance_rescale, "0 to 1"));
+        }
+        let [from, until] = request.guidance_interval;
+        if !(0.0..1.0).contains(&from) || until <= from || until > 1.0 {
+            return Err(option(
+                "guidance from and until",
+                format!("{from} to {until}"),
+                "parts of the steps from 0 to 1, the start before the end",
+            ));
+        }
+        if request.cache == 0 {
+            return Err(option("cache", 0, "1 step or more"));
+        }
+        if request.cache > 1 && !request.controls.is_empty() {
+            return Err(option("cache", request.cache, "1 beside networks that steer the picture"));
         }
         if request.mask.is_some() && request.image.is_none() {
             return Err(option(
@@ -69,7 +93,13 @@ impl Pipeline {
             };
             warnings.push(format!("the mask {doubt}{so}"));
         }
-        if let Some(latents) = &request.latents {
+        if request.from_latents.is_some() && request.image.is_some() {
+            return Err(option("latents to go on from", "given beside a picture", "one of them"));
+        }
+        if request.preview == Some(0) {
+            return Err(option("preview", 0, "every step or every so many"));
+        }
+        for latents in request.latents.iter().chain(&request.from_latents) {
             let expected = [request.batch, size[0], size[1], self.latent_channels()];
             if latents.shape[..] != expected || latents.values().len() != latents.shape.elements() {
                 return Err(option(
@@ -92,9 +122,10 @@ impl Pipeline {
         };
         let options = PlanOptions {
             steps: request.steps,
-            karras: request.karras,
-            eta: request.eta as f32,
-            strength: request.image.as_ref().map(|_| request.strength),
+            schedule: request.schedule,
+            eta: request.eta,
+            strength: (request.image.is_some() || request.from_latents.is_some())
+                .then_some(request.strength),
         };
         let plan = sampler::plan(sampler, &self.model.scheduler, &options)?;
         if let Some(image) = &request.image {

@@ -14,10 +14,10 @@ use crate::picture::Picture;
 use crate::region::{self, Placed};
 use crate::sd;
 use crate::sd::denoiser::{
-    KeysValues, Phase, PromptInputs, StepInputs, StepShape, residual_shapes,
+    KeysValues, Phase, PromptInputs, StepInputs, StepShape, addition_input, residual_shapes,
 };
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
-use crate::sd::sampling::{At, Companion};
+use crate::sd::sampling::{At, Companion, Told};
 use crate::sd::source::{ComponentSource, Difference};
 use crate::sd::updates::Updates;
 
@@ -62,6 +62,7 @@ struct NetInputs {
     sample: Tensor,
     input_scale: Tensor,
     time: Tensor,
+    addition: Option<Tensor>,
     prompt: PromptInputs,
     embedding: Tensor,
     /// Factors of its outputs.
@@ -169,18 +170,33 @@ impl Steering {
             ControlKind::T2IAdapter => {
                 let config = T2IAdapterConfig::from_json(&component.config, &component.config_path)
                     .map_err(sd::Error::from)?;
-                if config.channels != unet.block_out_channels {
-                    let (found, wanted) = (&config.channels, &unet.block_out_channels);
+                // The last of Stable Diffusion XL's is for the middle.
+                let blocks = &unet.block_out_channels;
+                let middle: Vec<usize> = blocks.iter().chain(blocks.last()).copied().collect();
+                let wanted = if config.xl { &middle } else { blocks };
+                if config.channels != *wanted || config.xl != unet.addition.is_some() {
+                    let found = &config.channels;
                     return refuse(format!(
                         "a T2I-Adapter for down blocks of {found:?} channels on a model of \
-                            {wanted:?}"
+                            {blocks:?}{}",
+                        if config.xl { ", as Stable Diffusion XL has them" } else { "" }
                     ));
                 }
                 let factor = config.downscale_factor;
-                if factor != pipeline.factor() {
+                // The first block of Stable Diffusion XL takes it after its downsampling.
+                let latent = if config.xl { factor / 2 } else { factor };
+                if latent != pipeline.factor() {
                     return refuse(format!(
-                        "a T2I-Adapter for {factor} pixels a latent on a model of {}",
+                        "a T2I-Adapter for {latent} pixels a latent on a model of {}",
                         pipeline.factor()
+                    ));
+                }
+                if !checked.width.is_multiple_of(factor) || !checked.height.is_multiple_of(factor) {
+                    let size = format!("{}x{}", checked.width, checked.height);
+                    return Err(option(
+                        "size",
+                        size,
+                        format!("multiples of {factor}, which the T2I-Adapter takes"),
                     ));
                 }
                 let channels = config.in_channels;
@@ -190,7 +206,8 @@ impl Steering {
                     channels,
                     factor,
                 );
-                let shape = [1, checked.size[0], checked.size[1], channels * factor * factor];
+                let blocks = [checked.height / factor, checked.width / factor];
+                let shape = [1, blocks[0], blocks[1], channels * factor * factor];
                 let source = Arc::new(ComponentSource(component.clone()));
                 let network = LoadedNetwork::from_source(gpu, component, source, config, precision);
                 let planned = network.plan(|config, graph| {
@@ -214,6 +231,7 @@ impl Steering {
                         c.cross_attention_dim,
                         c.in_channels,
                         unet::skips(c, [0; 2]).len(),
+                        c.addition,
                     )
                 };
                 if shape(&config.unet) != shape(unet) {
@@ -260,9 +278,10 @@ impl Steering {
         Ok(())
     }
 
-    /// What a step must take in: whether features, and of how many ControlNets.
-    pub fn needs(&self) -> (bool, usize) {
-        (!self.adapters.is_empty(), self.nets.len())
+    /// What a step must take in: how many feature maps, and of how many ControlNets.
+    pub fn needs(&self) -> (usize, usize) {
+        let maps = self.adapters.iter().map(|adapter| adapter.network.config.channels.len());
+        (maps.max().unwrap_or(0), self.nets.len())
     }
 
     /// Plans passes for steps of `shape`: device bytes of weights, and of all else while sampling.
@@ -288,7 +307,7 @@ impl Steering {
         &self,
         shape: &StepShape,
         sampling: &Ready<StepInputs>,
-        contexts: &[Array],
+        told: &Told,
     ) -> Result<RunningControls<'_>> {
         let mut features = Vec::with_capacity(self.adapters.len());
         for adapter in &self.adapters {
@@ -301,7 +320,7 @@ impl Steering {
         }
         let mut nets = Vec::with_capacity(self.nets.len());
         for (number, net) in self.nets.iter().enumerate() {
-            nets.push(net.prepare(number, shape, sampling, contexts)?);
+            nets.push(net.prepare(number, shape, sampling, told)?);
         }
         Ok(RunningControls { features, held: None, nets })
     }
@@ -337,8 +356,8 @@ impl Companion for RunningControls<'_> {
         nets.try_for_each(|net| phase.write(&net.program, &net.program.inputs.prompt))
     }
 
-    fn set_prompt(&mut self, _shape: &StepShape, contexts: &[Array]) -> sd::Result<()> {
-        self.nets.iter().try_for_each(|running| running.set_prompt(contexts))
+    fn set_prompt(&mut self, shape: &StepShape, told: &Told) -> sd::Result<()> {
+        self.nets.iter().try_for_each(|running| running.set_prompt(shape, told))
     }
 
     /// Brings all inputs of the sampling program up to the step.
@@ -391,8 +410,11 @@ impl Companion for RunningControls<'_> {
 
 impl Running<'_> {
     /// Makes the keys and values of encoded prompts.
-    fn set_prompt(&self, contexts: &[Array]) -> sd::Result<()> {
-        let config = &self.net.network.config.unet;
+    fn set_prompt(&self, shape: &StepShape, told: &Told) -> sd::Result<()> {
+        let (config, contexts) = (&self.net.network.config.unet, &told.contexts);
+        if let Some(input) = self.program.inputs.addition {
+            self.program.write(input, &told.addition_of(shape))?;
+        }
         // Of encodings for each cross-attention, this network has the first.
         let own = contexts
             .get(..unet::cross_attentions(config).len())
@@ -401,11 +423,11 @@ impl Running<'_> {
         let (network, inputs) = (&self.net.network, &self.program.inputs.prompt);
         // Planned for one encoding, unless each cross-attention has its own.
         if own.len() == self.pass.keys_values.encodings() {
-            return self.pass.keys_values.write(network, own, &[], &self.program, inputs);
+            return self.pass.keys_values.write(network, own, &[], &[(&self.program, inputs)]);
         }
         let none = Updates::default();
         let other = KeysValues::plan(network, config, &none, &self.pass.shape, own.len())?;
-        other.write(network, own, &[], &self.program, inputs)
+        other.write(network, own, &[], &[(&self.program, inputs)])
     }
 }
 
@@ -423,9 +445,15 @@ impl Net {
             let prompt = PromptInputs::declare(graph, &config.unet, shape);
             let first = config.unet.block_out_channels[0];
             let time = graph.input("time", [shape.rows(), first]);
+            let addition = addition_input(graph, &config.unet, shape);
             let embedding = graph.input("embedding", [shape.height, shape.width, first]);
-            let inputs =
-                ControlNetInputs { sample: x, time, prompt: prompt.encodings(), embedding };
+            let inputs = ControlNetInputs {
+                sample: x,
+                time,
+                addition,
+                prompt: prompt.encodings(),
+                embedding,
+            };
             let output = controlnet::controlnet(&mut Layers::new(graph), config, &inputs)?;
             let (mut weights, mut weighed) = (Vec::new(), Vec::new());
             for (i, &y) in output.skips.iter().chain([&output.middle]).enumerate() {
@@ -436,7 +464,8 @@ impl Net {
                 weights.push(weight);
                 weighed.push(graph.multiply(y, weight)?);
             }
-            let inputs = NetInputs { sample, input_scale, time, prompt, embedding, weights };
+            let inputs =
+                NetInputs { sample, input_scale, time, addition, prompt, embedding, weights };
             Ok((inputs, weighed))
         })?;
         let config = &self.network.config.unet;
@@ -449,7 +478,7 @@ impl Net {
         number: usize,
         shape: &StepShape,
         sampling: &Ready<StepInputs>,
-        contexts: &[Array],
+        told: &Told,
     ) -> Result<Running<'_>> {
         let embedding = self.network.program(&self.embedding)?;
         embedding.write(embedding.inputs, &self.condition)?;
@@ -488,7 +517,7 @@ impl Net {
             residuals,
             silent: false,
         };
-        running.set_prompt(contexts)?;
+        running.set_prompt(shape, told)?;
         Ok(running)
     }
 }

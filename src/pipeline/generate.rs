@@ -6,18 +6,20 @@ use crate::graph::Array;
 use crate::picture::Picture;
 
 use crate::sd::denoiser::{self, StepInputs, StepShape};
+use crate::sd::guided::Kept;
 use crate::sd::network::PlannedGraph;
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{EncodedInterval, Kept, Sampling, SamplingRun};
-use crate::sd::text;
+use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun, Told};
+use crate::sd::text::{self, Encoded};
 
 use super::checked::CheckedRequest;
-use super::decode::Decoder;
+use super::decode::{Decoder, Vaes};
 use super::encode::Posterior;
 use super::error::Result;
-use super::plans::{PreparedRequest, RequestPlan};
-use super::preview::{Rough, Seen, Sight};
-use super::{Generated, KEEP_BYTES, Pipeline, Request};
+use super::plans::{PreparedRequest, RequestPlan, SecondPass, shallow_of};
+use super::preview::{Preview, Showing};
+use super::wording::PromptInterval;
+use super::{Generated, KEEP_BYTES, Pipeline, Request, sizes};
 use crate::watch::{Parts, Progress, Watch, heed};
 
 /// Times stages and passes on how far they are.
@@ -47,6 +49,15 @@ impl Stages<'_, '_> {
 struct Start {
     latents: Vec<f32>,
     kept: Option<Kept>,
+}
+
+/// One pass over pictures of one size.
+struct Pass<'r> {
+    request: &'r Request,
+    checked: CheckedRequest,
+    plan: RequestPlan,
+    /// Width and height of the pass before it.
+    first_pass: Option<[usize; 2]>,
 }
 
 impl Pipeline {
@@ -87,23 +98,67 @@ impl Pipeline {
         watch: &mut Watch,
         take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
     ) -> Result<Generated, E> {
-        self.make_each_seen(prepared, watch, &mut |_| {}, take)
+        self.make_shown(prepared, watch, take, &mut |_| {})
     }
 
-    /// As [`Pipeline::make_each`], for those who want to look on: after every step `sight` is given
-    /// what makes rough, small pictures of what is being sampled. It costs next to nothing where it
-    /// is called, and nothing where it is not; the pictures stay the same.
+    /// [`Pipeline::make_each`] that shows pictures on their way too, as often as
+    /// [`Request::preview`] says. They come out the same, shown or not.
     ///
     /// # Errors
     /// As those of [`Pipeline::make_each`].
-    pub fn make_each_seen<E: From<super::Error>>(
+    pub fn make_shown<E: From<super::Error>>(
         &mut self,
         prepared: PreparedRequest<'_>,
         watch: &mut Watch,
-        sight: &mut Sight,
         take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
+        see: &mut dyn FnMut(&Preview<'_>),
     ) -> Result<Generated, E> {
-        let PreparedRequest { request, checked, plan } = prepared;
+        let PreparedRequest { request, checked, plan, second } = prepared;
+        let Some(second) = second else {
+            let only = Pass { request, checked, plan, first_pass: None };
+            return self.pass(only, watch, Some(take), see);
+        };
+        let SecondPass { request: mut larger, checked: second, plan: second_plan } = *second;
+        let first = Pass { request, checked, plan, first_pass: None };
+        let first = self.pass(first, watch, None, see)?;
+        let first_pass = Some([first.width, first.height]);
+        let enlarging = Instant::now();
+        if let Some(hires) = &request.hires {
+            let mut progress = |done, of| heed(watch(Progress::new("enlarge", done, of)));
+            let enlarged =
+                self.enlarged(&first.latents, hires, second.size, request.tile, &mut progress)?;
+            larger.from_latents = Some(enlarged);
+        }
+        let enlarging = enlarging.elapsed();
+        let second = Pass { request: &larger, checked: second, plan: second_plan, first_pass };
+        let mut made = self.pass(second, watch, Some(take), see)?;
+        let others = std::mem::take(&mut made.stages);
+        made.stages = first.stages;
+        made.stages.push(("enlarge", enlarging));
+        for (name, time) in others {
+            match made.stages.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += time,
+                None => made.stages.push((name, time)),
+            }
+        }
+        let mut warnings = first.warnings;
+        warnings.extend(
+            made.warnings.into_iter().filter(|said| !warnings.contains(said)).collect::<Vec<_>>(),
+        );
+        made.warnings = warnings;
+        made.planned = first.planned.most(made.planned);
+        Ok(made)
+    }
+
+    /// One pass from start to finish; without `take` to its latents alone.
+    fn pass<E: From<super::Error>>(
+        &mut self,
+        pass: Pass<'_>,
+        watch: &mut Watch,
+        mut take: Option<&mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>>,
+        see: &mut dyn FnMut(&Preview<'_>),
+    ) -> Result<Generated, E> {
+        let Pass { request, checked, plan, first_pass } = pass;
         if plan.adaptation.apply(self) {
             self.sampling = None;
         }
@@ -115,21 +170,40 @@ impl Pipeline {
             sampler: checked.sampler,
             width: checked.width,
             height: checked.height,
+            first_pass,
             warnings: checked.warnings.clone(),
             stages: Vec::new(),
             peak_device_bytes: 0,
             planned: plan.memory,
         };
+        let savings = plan.savings;
+        if savings.turns {
+            // What an earlier picture left.
+            self.sampling = None;
+            self.give_up_vae();
+            self.unet.weights.retain(|_| false);
+        }
         let encoded = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
+        if savings.text {
+            self.texts.iter().for_each(|text| text.weights.retain(|_| false));
+        }
         let posterior = match (&checked.image, &plan.encoder) {
             (Some(image), Some(encoder)) => {
                 Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?)
             }
             _ => None,
         };
+        if savings.turns {
+            self.give_up_vae();
+        }
         let mut decoder = self.decoder_like(plan.decoder);
-        let parts = decoder.parts(&self.vae);
-        let tight = plan.memory.sampling + plan.memory.decoding > KEEP_BYTES;
+        let parts = decoder.parts(self.vaes());
+        let mut shower = request.preview.map(|_| self.shower(checked.size)).transpose()?;
+        let tight =
+            request.memory.is_some() || plan.memory.sampling + plan.memory.decoding > KEEP_BYTES;
+        // Of what a decoder keeps for the next picture.
+        let most = if request.memory.is_some() { 0 } else { KEEP_BYTES };
+        decoder.rest(most);
         let mut latents = Vec::new();
         for first in (0..request.batch).step_by(plan.shape.batch) {
             let shape = StepShape {
@@ -144,14 +218,15 @@ impl Pipeline {
                 [shape.height, shape.width, self.latent_channels()],
             );
             let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
-            let (sampling, mut controls) = watch.stage("prepare", |progress| {
+            let (sampling, controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
-                let sampling = self.sampling(shape, &plan.shape, &plan.step)?;
-                let contexts = encoded.first().map_or(&[][..], |encoded| &encoded.contexts);
-                sampling.set_prompt(&self.unet, &plan.keys_values, contexts, &plan.rows)?;
+                let sampling =
+                    self.sampling(shape, &plan.shape, &plan.step, plan.shallow.as_ref())?;
+                let told = encoded.first().map(|encoded| encoded.told.clone());
+                let told = told.unwrap_or_else(|| Told::encodings(Vec::new()));
+                sampling.set_prompt(&self.unet, &plan.keys_values, &told, &plan.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
-                let controls =
-                    plan.steering.prepare(&sampling.shape, &sampling.program, contexts)?;
+                let controls = plan.steering.prepare(&sampling.shape, &sampling.program, &told)?;
                 Ok::<_, super::Error>((sampling, controls))
             })?;
             let (done, pictures) = (first * checked.plan.steps.len(), sampling.shape.batch);
@@ -169,27 +244,45 @@ impl Pipeline {
                     encoded,
                     keys_values: &plan.keys_values,
                     rows,
+                    guided: plan.guided.as_ref(),
+                    cache: request.cache,
                 };
                 let unet = &self.unet;
-                let latent = [pictures, plan.shape.height, plan.shape.width];
-                let look = |state: &[f32], level| self.rough(state, latent, level);
-                let inner = &mut controls;
-                let mut companion = Seen { inner, sight: &mut *sight, look: &look };
-                let sampled = sampling.run(unet, &run, &mut noise, &mut companion, &mut progress);
+                let mut along = Showing {
+                    other: controls,
+                    every: request.preview,
+                    shower: shower.as_mut(),
+                    vaes: Vaes { full: &self.vae, tiny: self.tiny_vae.as_ref() },
+                    shape: sampling.shape.latent(&unet.config),
+                    first,
+                    see: &mut *see,
+                };
+                let sampled = sampling.run(unet, &run, &mut noise, &mut along, &mut progress);
                 sampled.map_err(super::Error::from)
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
             self.sampling = Some(sampling).filter(|_| !tight);
+            if savings.turns {
+                self.unet.weights.retain(|_| false);
+            }
             let each = sampled.values().len() / pictures.max(1);
+            let Some(take) = &mut take else {
+                latents.extend_from_slice(sampled.values());
+                continue;
+            };
             for (i, latents) in sampled.values().chunks_exact(each.max(1)).enumerate() {
                 let (number, of) = (first + i, request.batch * parts);
                 let picture = watch.stage("decode", |progress| {
-                    decoder
-                        .decode(&self.vae, latents, &mut |part| progress(number * parts + part, of))
+                    decoder.decode(self.vaes(), latents, &mut |part| {
+                        progress(number * parts + part, of)
+                    })
                 })?;
                 take(&generated, number, picture)?;
             }
-            decoder.rest(KEEP_BYTES);
+            decoder.rest(most);
+            if savings.turns {
+                self.give_up_vae();
+            }
             latents.extend_from_slice(sampled.values());
         }
         self.keep(decoder);
@@ -202,61 +295,51 @@ impl Pipeline {
         Ok(generated)
     }
 
-    /// Rough pictures of latents at a level of signal and noise.
-    fn rough(
-        &self,
-        state: &[f32],
-        [batch, height, width]: [usize; 3],
-        level: [f32; 2],
-    ) -> Result<Vec<Picture>> {
-        let rough = match self.rough.get() {
-            Some(rough) => rough,
-            None => {
-                let fitted = Rough::fitted(&self.gpu, &self.vae)?;
-                self.rough.get_or_init(|| fitted)
-            }
-        };
-        rough.pictures(state, [batch, height, width, self.latent_channels()], level)
-    }
-
     /// Encodes what the prompts say, each text once, and joins what is read at a time.
     fn encode_prompts(
         &self,
         plan: &RequestPlan,
         progress: &mut Parts,
     ) -> Result<Vec<EncodedInterval>> {
-        let all = plan.wordings.iter().map(|wording| wording.variants.len()).sum();
+        let wordings = || plan.wordings.iter().chain(&plan.summary);
+        let all = wordings().map(|wording| wording.variants.len()).sum();
         let mut done = 0;
         let mut encoded = Vec::with_capacity(plan.wordings.len());
-        for wording in &plan.wordings {
+        for wording in wordings() {
             let mut variants = Vec::with_capacity(wording.variants.len());
             for variant in &wording.variants {
                 progress(done, all)?;
                 done += 1;
-                variants.push(variant.plan.encode(
-                    &self.text,
-                    &variant.prompts,
-                    plan.adaptation.rows(),
-                )?);
+                variants.push(variant.encode(self, &plan.adaptation)?);
             }
             encoded.push(variants);
         }
+        let summaries = plan.summary.as_ref().and_then(|_| encoded.pop());
         let mut intervals: Vec<EncodedInterval> = Vec::with_capacity(plan.intervals.len());
         for (i, interval) in plan.intervals.iter().enumerate() {
             // What takes turns comes again.
-            let before =
-                plan.intervals.iter().take(i).position(|other| other.variants == interval.variants);
-            let contexts = match before.and_then(|before| intervals.get(before)) {
-                Some(before) => before.contexts.clone(),
+            let key = |interval: &PromptInterval| (interval.variants.clone(), interval.summary);
+            let before = plan.intervals.iter().take(i).position(|o| key(o) == key(interval));
+            let told = match before.and_then(|before| intervals.get(before)) {
+                Some(before) => before.told.clone(),
                 None => {
                     let read = encoded
                         .iter()
                         .zip(&interval.variants)
                         .filter_map(|(variants, v)| variants.get(*v));
-                    text::one_after_another(&read.map(Vec::as_slice).collect::<Vec<_>>()).into()
+                    let read: Vec<&Encoded> = read.collect();
+                    let summary = summaries.as_ref().and_then(|all| all.get(interval.summary));
+                    let pooled = summary.or(read.first().copied());
+                    let pooled = pooled.map_or(&[][..], |encoded| &encoded.pooled);
+                    let encodings: Vec<_> =
+                        read.iter().map(|encoded| encoded.encodings.as_slice()).collect();
+                    Told {
+                        contexts: text::one_after_another(&encodings).into(),
+                        addition: sizes::addition(self, &plan.numbers, pooled).into(),
+                    }
                 }
             };
-            intervals.push(EncodedInterval { from: interval.from, contexts });
+            intervals.push(EncodedInterval { from: interval.from, told });
         }
         Ok(intervals)
     }
@@ -272,14 +355,14 @@ impl Pipeline {
         first: usize,
     ) -> Result<Start> {
         let config = &self.vae.config;
-        let original = posterior.map(|posterior| posterior.sample(config, noise));
-        let gaussian = match &request.latents {
-            Some(given) => {
-                let each = given.values().len() / request.batch;
-                given.values().iter().skip(first * each).take(noise.len()).copied().collect()
-            }
-            None => noise.draw(),
+        let part = |all: &Array| -> Vec<f32> {
+            let each = all.values().len() / request.batch;
+            all.values().iter().skip(first * each).take(noise.len()).copied().collect()
         };
+        let going_on = request.from_latents.as_ref().map(part);
+        let given = request.latents.as_ref().map(part);
+        let original = posterior.map(|posterior| posterior.sample(config, noise)).or(going_on);
+        let gaussian = given.unwrap_or_else(|| noise.draw());
         let from_noise = request.mask.is_some() && request.strength >= 1.0;
         let latents = match &original {
             Some(original) if !from_noise => checked.plan.start.apply(original, &gaussian),
@@ -303,18 +386,21 @@ impl Pipeline {
         shape: StepShape,
         planned: &StepShape,
         step: &PlannedGraph<StepInputs>,
+        shallow: Option<&PlannedGraph<StepInputs>>,
     ) -> Result<Sampling> {
         match self.sampling.take() {
             Some(sampling) if sampling.shape == shape => return Ok(Sampling { shape, ..sampling }),
             // Before the next one takes memory.
             other => drop(other),
         }
-        let program = match *planned == shape {
-            true => self.unet.program(step)?,
-            // The last pictures of a batch may be fewer.
-            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?)?,
+        // The last pictures of a batch may be fewer.
+        let same = *planned == shape;
+        let program = |step, shape: StepShape| match same {
+            true => self.unet.program(step),
+            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?),
         };
-        Ok(Sampling { program, shape })
+        let shallow = shallow.map(|planned| program(planned, shallow_of(&shape))).transpose()?;
+        Ok(Sampling { program: program(step, shape.clone())?, shallow, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.
@@ -322,6 +408,15 @@ impl Pipeline {
         match self.decoder.take() {
             Some(kept) if kept.is_like(&planned) => kept,
             _ => planned,
+        }
+    }
+
+    /// Gives up the autoencoder's weights, and what was made of them.
+    fn give_up_vae(&mut self) {
+        self.decoder = None;
+        self.vae.weights.retain(|_| false);
+        if let Some(tiny) = &self.tiny_vae {
+            tiny.weights.retain(|_| false);
         }
     }
 

@@ -1,7 +1,5 @@
 //! From a checkpoint to a pipeline.
 
-use std::sync::OnceLock;
-
 use crate::backend::{Device, Precision};
 use crate::checkpoint::Checkpoint;
 use crate::sd::denoiser::{self, KeysValues, StepShape};
@@ -33,11 +31,16 @@ impl Pipeline {
             gpu: gpu.clone(),
             unet: LoadedNetwork::new(gpu, &model.unet, precision),
             vae: LoadedNetwork::new(gpu, &model.vae, precision),
-            text: LoadedNetwork::new(gpu, &model.text().part, precision),
+            texts: model
+                .text_encoders
+                .iter()
+                .map(|encoder| LoadedNetwork::new(gpu, &encoder.part, precision))
+                .collect(),
+            tiny_vae: None,
+            colours: None,
             model,
             sampling: None,
             decoder: None,
-            rough: OnceLock::new(),
         };
         pipeline.check()?;
         Ok(pipeline)
@@ -46,7 +49,9 @@ impl Pipeline {
     /// The networks' weights fit their configurations.
     fn check(&self) -> Result<()> {
         let length = self.tokenizer().max_length();
-        text::check(&self.text, length)?;
+        for (network, encoder) in self.texts.iter().zip(&self.model.text_encoders) {
+            text::check(network, encoder.reading, length)?;
+        }
         let shape = StepShape::smallest(&self.unet.config, length);
         self.unet.weight_bytes(&denoiser::plan_step(&self.unet, &shape)?)?;
         let none = Updates::default();

@@ -8,17 +8,20 @@
 //! at once, each part is decoded before the next one is sampled, so that pictures are there as soon
 //! as they can be. Nothing is read back in between.
 //!
-//! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the
-//! same seed and settings.
+//! Equal to diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`, their `Img2Img`
+//! and `Inpaint` relatives with the same seed and settings.
 
 mod acting;
 mod adaptation;
+mod budget;
 mod checked;
 mod controls;
 mod decode;
 mod encode;
+mod enlarge;
 mod error;
 mod generate;
+mod hires;
 pub mod latents;
 mod load;
 mod plans;
@@ -26,14 +29,17 @@ mod preview;
 pub mod recipe;
 mod regions;
 mod request;
+mod sizes;
 mod tiles;
 mod wording;
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use crate::backend::Device;
+use crate::checkpoint::Component;
 use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use crate::models::tiny_vae::TinyVaeConfig;
 use crate::picture::Picture;
 use crate::scheduler::sampler::SamplerKind;
 use crate::sd::network::LoadedNetwork;
@@ -42,9 +48,11 @@ use crate::text::Tokenizer;
 use crate::watch::unwatched_parts;
 
 pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
+pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
-pub use plans::PreparedRequest;
-pub use preview::{Look, Sight};
+pub use hires::{Hires, Upscaler};
+pub use plans::{PlannedShape, PreparedRequest};
+pub use preview::Preview;
 pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.
@@ -57,10 +65,10 @@ pub mod text {
     pub use crate::text::*;
 }
 
-use decode::Decoder;
+use decode::{Decoder, Vaes};
 use encode::Encoder;
 use error::option;
-use preview::Rough;
+use preview::LatentColours;
 
 /// Programs whose activations take less than this stay on the device for the next picture of their
 /// size.
@@ -73,11 +81,14 @@ pub struct Pipeline {
     model: Model,
     unet: LoadedNetwork<UNetConfig>,
     vae: LoadedNetwork<VaeConfig>,
-    text: LoadedNetwork<ClipTextConfig>,
+    /// In the order of [`Model::text_encoders`].
+    texts: Vec<LoadedNetwork<ClipTextConfig>>,
+    /// Decodes in its place.
+    tiny_vae: Option<LoadedNetwork<TinyVaeConfig>>,
+    /// Of latents, for previews; fitted when the first one is to be seen.
+    colours: Option<LatentColours>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,
-    /// Made at the first look.
-    rough: OnceLock<Rough>,
 }
 
 impl Pipeline {
@@ -166,14 +177,52 @@ impl Pipeline {
         {
             return Err(option("latents", &latents.shape, expected()));
         }
-        let planned = Decoder::plan(&self.gpu, &self.vae, [height, width], tile)?;
+        let planned = Decoder::plan(&self.gpu, self.vaes(), [height, width], tile)?;
         let mut decoder = self.decoder_like(planned);
         let mut pictures = Vec::new();
         for latents in latents.values().chunks_exact((height * width * channels).max(1)) {
-            pictures.push(decoder.decode(&self.vae, latents, &mut |_| Ok(()))?);
+            pictures.push(decoder.decode(self.vaes(), latents, &mut |_| Ok(()))?);
         }
         self.keep(decoder);
         Ok(pictures)
+    }
+
+    /// From now on, pictures are decoded by a small autoencoder, from
+    /// [`crate::checkpoint::open_tiny_vae`]: faster, with less memory, a little less true.
+    ///
+    /// # Errors
+    /// One that is not for this model's latents, or lacks something.
+    pub fn decode_by(&mut self, small: &Component) -> Result<()> {
+        let shape = |name: &str| small.shape(name).map(<[usize]>::to_vec);
+        let wrong = |expected: String| option("vae", small.path().display(), expected);
+        let config = TinyVaeConfig::of(&shape)
+            .map_err(|missing| wrong(format!("a small autoencoder with `{missing}`")))?;
+        let (channels, factor) = (self.latent_channels(), self.factor());
+        if (config.latent_channels, config.downscale()) != (channels, factor) {
+            return Err(wrong(format!(
+                "one for latents of {channels} channels and {factor} pixels a side, as the \
+                    model's are; it is for {} and {}",
+                config.latent_channels,
+                config.downscale()
+            )));
+        }
+        let source = Arc::new(ComponentSource(small.clone()));
+        let network = LoadedNetwork::from_source(
+            &self.gpu,
+            small,
+            source,
+            config,
+            self.vae.weights.precision(),
+        );
+        self.tiny_vae = Some(network);
+        self.decoder = None;
+        Decoder::plan(&self.gpu, self.vaes(), [1, 1], None)?.weight_bytes(self.vaes())?;
+        Ok(())
+    }
+
+    /// What decodes.
+    fn vaes(&self) -> Vaes<'_> {
+        Vaes { full: &self.vae, tiny: self.tiny_vae.as_ref() }
     }
 
     /// Height and width of the latents of a picture.

@@ -1,12 +1,19 @@
 //! From a request to plans: options checked, sampler and device programs planned, memory known,
 //! before any work.
 
-use crate::sd::denoiser::{self, KeysValues, Phase, StepInputs, StepShape};
+use crate::backend::Precision;
+use crate::models::unet::SizeNumbers;
+use crate::region;
+use crate::scheduler::sampler::{SamplerKind, SamplingPlan};
+use crate::sd::denoiser::{self, Depth, KeysValues, Phase, StepInputs, StepShape};
+use crate::sd::guided::Guided;
 use crate::sd::network::PlannedGraph;
 use crate::sd::sampling::used_slots;
+use crate::sd::text::TextPlan;
 use crate::sd::updates::Mask;
 
 use super::adaptation::Adaptation;
+use super::budget::{Needs, Savings};
 use super::checked::CheckedRequest;
 use super::controls::Steering;
 use super::decode::Decoder;
@@ -14,7 +21,7 @@ use super::encode::Encoder;
 use super::error::Result;
 use super::regions::Regional;
 use super::wording::{self, PromptInterval, Wording};
-use super::{MemoryPlan, Pipeline, Request};
+use super::{MemoryPlan, Pipeline, Request, sizes};
 
 /// The most pictures that a processor samples at once: each takes as long in a larger batch, and
 /// the first would be there later.
@@ -25,6 +32,32 @@ pub struct PreparedRequest<'a> {
     pub(super) request: &'a Request,
     pub(super) checked: CheckedRequest,
     pub(super) plan: RequestPlan,
+    /// The second pass.
+    pub(super) second: Option<Box<SecondPass>>,
+}
+
+/// What a prepared request comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedShape {
+    /// Of each picture, in pixels.
+    pub width: usize,
+    /// Of each picture, in pixels.
+    pub height: usize,
+    /// Pictures.
+    pub pictures: usize,
+    /// Pictures that are sampled together.
+    pub at_once: usize,
+    /// What samples.
+    pub sampler: SamplerKind,
+    /// Calls of the model for each picture, of all passes.
+    pub calls: usize,
+}
+
+/// A pass that goes on from the first one's latents.
+pub(super) struct SecondPass {
+    pub request: Request,
+    pub checked: CheckedRequest,
+    pub plan: RequestPlan,
 }
 
 impl PreparedRequest<'_> {
@@ -34,9 +67,47 @@ impl PreparedRequest<'_> {
         &self.checked.warnings
     }
 
+    /// What runs, in numbers; of the last pass where there are two.
+    pub fn shape(&self) -> PlannedShape {
+        let (mut checked, mut plan) = (&self.checked, &self.plan);
+        let mut calls = checked.plan.steps.len();
+        if let Some(second) = &self.second {
+            (checked, plan) = (&second.checked, &second.plan);
+            calls += checked.plan.steps.len();
+        }
+        PlannedShape {
+            width: checked.width,
+            height: checked.height,
+            pictures: self.request.batch,
+            at_once: plan.shape.batch,
+            sampler: checked.sampler,
+            calls,
+        }
+    }
+
+    /// The budget that it is planned for.
+    pub fn budget(&self) -> Option<u64> {
+        self.request.memory
+    }
+
+    /// What staying within the budget costs, in sentences.
+    pub fn costs(&self) -> Vec<String> {
+        let plan = self.second.as_ref().map_or(&self.plan, |second| &second.plan);
+        let parts = self.request.batch.div_ceil(plan.shape.batch.max(1));
+        let mut costs = plan.savings.costs(parts);
+        costs.extend(plan.decoder.tile().filter(|_| self.request.tile.is_none()).map(|side| {
+            format!("pictures are decoded in tiles of {side}x{side} pixels, whose edges are computed twice")
+        }));
+        costs
+    }
+
     /// The device memory that it will take.
     pub fn memory(&self) -> MemoryPlan {
-        self.plan.memory
+        let first = self.plan.memory;
+        match &self.second {
+            None => first,
+            Some(second) => first.most(second.plan.memory),
+        }
     }
 }
 
@@ -44,6 +115,10 @@ impl PreparedRequest<'_> {
 pub(super) struct RequestPlan {
     /// The picture's prompt, or those of its context and regions.
     pub wordings: Vec<Wording>,
+    /// The context's, of models that are told a summary of it, where it holds nowhere else.
+    pub summary: Option<Wording>,
+    /// What such models are told of sizes.
+    pub numbers: SizeNumbers,
     /// What of them is read from which call of the model on.
     pub intervals: Vec<PromptInterval>,
     /// What the concepts change.
@@ -57,9 +132,28 @@ pub(super) struct RequestPlan {
     /// Of as many pictures as are sampled at once.
     pub shape: StepShape,
     pub step: PlannedGraph<StepInputs>,
+    /// The step that takes deep features of an earlier one.
+    pub shallow: Option<PlannedGraph<StepInputs>>,
+    /// How guidance acts, where not in full in each step.
+    pub guided: Option<Guided>,
     pub keys_values: KeysValues,
     pub decoder: Decoder,
     pub memory: MemoryPlan,
+    /// What is given up on the way.
+    pub savings: Savings,
+}
+
+/// The shallow step beside whole ones of `shape`.
+pub(super) fn shallow_of(shape: &StepShape) -> StepShape {
+    StepShape { depth: Depth::Shallow, ..shape.clone() }
+}
+
+/// How guidance acts, where not in full in each step.
+fn limited_guidance(request: &Request, plan: &SamplingPlan) -> Option<Guided> {
+    let Request { guidance_rescale: rescale, guidance_interval: [from, until], .. } = *request;
+    let acts = |call| region::holds(from, until, plan.step_of(call), plan.count);
+    let calls: Vec<bool> = (0..plan.steps.len()).map(acts).collect();
+    (rescale > 0.0 || calls.contains(&false)).then_some(Guided { rescale, calls })
 }
 
 impl Pipeline {
@@ -70,7 +164,15 @@ impl Pipeline {
     pub fn prepare<'a>(&self, request: &'a Request) -> Result<PreparedRequest<'a>> {
         let mut checked = self.checked(request)?;
         let plan = self.plan(request, &mut checked)?;
-        Ok(PreparedRequest { request, checked, plan })
+        let second = match self.second_request(request)? {
+            None => None,
+            Some(request) => {
+                let mut checked = self.checked(&request)?;
+                let plan = self.plan(&request, &mut checked)?;
+                Some(Box::new(SecondPass { request, checked, plan }))
+            }
+        };
+        Ok(PreparedRequest { request, checked, plan, second })
     }
 
     fn plan(&self, request: &Request, checked: &mut CheckedRequest) -> Result<RequestPlan> {
@@ -93,13 +195,22 @@ impl Pipeline {
             all_prompts.extend_from_slice(&wording.written);
             wordings.push(wording);
         }
+        let says_something = !request.prompt.trim().is_empty();
+        let summary = match self.model.is_xl() && !numbers.contains(&0) && says_something {
+            true => {
+                let (steps, warnings) = (checked.plan.count, &mut checked.warnings);
+                Some(Wording::new(self, &adaptation, request, 0, guided, steps, warnings)?)
+            }
+            false => None,
+        };
+        all_prompts.extend(summary.iter().flat_map(|wording| wording.written.iter().cloned()));
         checked.warnings.extend(adaptation.unused_words(&request.concepts, &all_prompts));
         unknown.sort();
         unknown.dedup();
         checked
             .warnings
             .extend(self.model.known.as_ref().and_then(|known| known.warning(&unknown)));
-        let intervals = wording::intervals(&wordings, &checked.plan);
+        let intervals = wording::intervals(&wordings, summary.as_ref(), &checked.plan);
         let lengths: Vec<usize> = wordings.iter().map(|wording| wording.tokens(self)).collect();
         let tokens = lengths.iter().sum();
         let updates = adaptation.unet.on(numbers);
@@ -108,6 +219,22 @@ impl Pipeline {
         let regional = regional.filter(|regional| !regional.is_plain());
         let mut steering = Steering::of(self, request, checked)?;
         let (features, control_nets) = steering.needs();
+        if self.unet.weights.precision() == Precision::Q8 && !self.gpu.is_processor() {
+            checked.warnings.push(format!(
+                "8-bit blocks are held by the processor alone: on {} weights have 16 bits",
+                self.gpu.name()
+            ));
+        }
+        let limited = limited_guidance(request, &checked.plan);
+        if limited.is_some() && !guided {
+            checked.warnings.push(
+                "guidance rescale and the part of the steps for guidance have no effect: there is \
+                    no guidance"
+                    .into(),
+            );
+        }
+        let limited = limited.filter(|_| guided);
+        let on_host = limited.is_some() || request.cache > 1;
         let at_once = if self.gpu.is_processor() { ON_A_PROCESSOR } else { request.batch };
         let shape = StepShape {
             batch: request.batch.min(at_once),
@@ -119,42 +246,65 @@ impl Pipeline {
             features,
             control_nets,
             guidance: guided.then_some(request.guidance),
-            slots: used_slots(&checked.plan).len(),
+            // The host keeps its own.
+            slots: if on_host { 1 } else { used_slots(&checked.plan).len() },
             masked: request.mask.is_some(),
+            on_host,
+            shown: request.preview.is_some() && !on_host,
+            depth: if request.cache > 1 { Depth::Keeping } else { Depth::Whole },
             updates,
         };
         let encodings = wordings.iter().map(Wording::encodings).max().unwrap_or(1);
-        let (shape, step) = self.largest_batch(shape)?;
+        let (shape, step) = self.largest_batch(shape, request.memory)?;
+        let shallow = (shape.depth == Depth::Keeping)
+            .then(|| denoiser::plan_step(&self.unet, &shallow_of(&shape)))
+            .transpose()?;
         let (control_weights, control_bytes) = steering.plan(&shape)?;
         let encoder = checked
             .image
             .is_some()
             .then(|| Encoder::plan(&self.gpu, &self.vae, checked.size, request.tile))
             .transpose()?;
-        let decoder = Decoder::plan(&self.gpu, &self.vae, checked.size, request.tile)?;
+        let decoder = self.decoder_within(checked.size, request)?;
         let config = &self.unet.config;
         let keys_values = KeysValues::plan(&self.unet, config, &shape.updates, &shape, encodings)?;
-        let variants = || wordings.iter().flat_map(|wording| &wording.variants);
-        let towers: Vec<_> = variants().flat_map(|variant| variant.plan.graphs()).collect();
-        let towers = (request.clip_skip == 0).then_some(&towers[..]);
-        adaptation.check_use(&numbers, towers, &[&step.graph, keys_values.graph()])?;
-        let memory = MemoryPlan {
-            weights: self.unet.weight_bytes(&step)?
+        let variants = || wordings.iter().chain(&summary).flat_map(|wording| &wording.variants);
+        let mut towers = Vec::new();
+        let mut text_weights = 0;
+        for (i, (encoder, network)) in self.model.text_encoders.iter().zip(&self.texts).enumerate()
+        {
+            let plans = || variants().filter_map(|variant| Some(&variant.encoders.get(i)?.plan));
+            text_weights += plans().next().map_or(Ok(0), |plan| plan.weight_bytes(network))?;
+            // Who reads the last layer but one needs the last for a summary alone.
+            let whole = !encoder.reading.before_last || encoder.reading.pooled;
+            if whole && request.clip_skip == 0 {
+                towers.push((i, encoder.network, plans().flat_map(TextPlan::graphs).collect()));
+            }
+        }
+        adaptation.check_use(&numbers, &towers, &[&step.graph, keys_values.graph()])?;
+        drop(towers);
+        let needs = Needs {
+            text: text_weights,
+            unet: self.unet.weight_bytes(&step)?
                 + control_weights
-                + keys_values.weight_bytes(&self.unet)?
-                + variants()
-                    .next()
-                    .map_or(Ok(0), |variant| variant.plan.weight_bytes(&self.text))?
-                + decoder.weight_bytes(&self.vae)?
-                + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
-            sampling: step.bytes() + control_bytes,
+                + keys_values.weight_bytes(&self.unet)?,
+            decoder: decoder.weight_bytes(self.vaes())?,
+            encoder: encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
+            sampling: step.bytes()
+                + shallow.as_ref().map_or(0, PlannedGraph::bytes)
+                + control_bytes,
+            preparing: keys_values.bytes(),
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
+        let savings = needs.within(request.memory)?;
+        let memory = needs.plan(savings);
         let phases = regional
             .map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
         Ok(RequestPlan {
             wordings,
+            summary,
+            numbers: sizes::numbers(request, checked),
             intervals,
             adaptation,
             phases,
@@ -163,10 +313,31 @@ impl Pipeline {
             encoder,
             shape,
             step,
+            shallow,
+            guided: limited,
             keys_values,
             decoder,
             memory,
+            savings,
         })
+    }
+
+    /// A decoder in as large tiles as the budget allows.
+    fn decoder_within(&self, size: [usize; 2], request: &Request) -> Result<Decoder> {
+        let plan = |tile| Decoder::plan(&self.gpu, self.vaes(), size, tile);
+        let mut decoder = plan(request.tile)?;
+        let Some(memory) = request.memory else { return Ok(decoder) };
+        let weights = decoder.weight_bytes(self.vaes())?;
+        let mut side = size[0].max(size[1]) * self.factor();
+        while decoder.bytes() + weights > memory && self.tiny_vae.is_none() {
+            side /= 2;
+            match plan(Some(side)) {
+                Ok(smaller) => decoder = smaller,
+                // Tiles get no smaller.
+                Err(_) => break,
+            }
+        }
+        Ok(decoder)
     }
 
     /// Words of a prompt that the model does not know, where it says what it knows.
@@ -182,13 +353,21 @@ impl Pipeline {
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each
     /// other.
-    fn largest_batch(&self, mut shape: StepShape) -> Result<(StepShape, PlannedGraph<StepInputs>)> {
+    fn largest_batch(
+        &self,
+        mut shape: StepShape,
+        memory: Option<u64>,
+    ) -> Result<(StepShape, PlannedGraph<StepInputs>)> {
+        let too_much = |step: &PlannedGraph<StepInputs>| -> Result<bool> {
+            let Some(memory) = memory else { return Ok(false) };
+            Ok(self.unet.weight_bytes(step)? + step.bytes() > memory)
+        };
         loop {
             let step = denoiser::plan_step(&self.unet, &shape)?;
             if shape.batch == 1 {
                 step.check(&self.gpu, "sampling", || self.largest_square(&shape))?;
             }
-            if step.fits() {
+            if step.fits() && (shape.batch == 1 || !too_much(&step)?) {
                 return Ok((shape, step));
             }
             shape.batch = shape.batch.div_ceil(2);

@@ -39,6 +39,10 @@ pub struct Recipe {
     pub latents: Option<Source>,
     /// Concepts and LoRAs, in order.
     pub concepts: Vec<ConceptSource>,
+    /// The small autoencoder that decoded it.
+    pub vae: Option<Source>,
+    /// The network that enlarged it between two passes.
+    pub upscaler: Option<Source>,
     /// Which of that file's latents the picture started from; 0 while recipes are made.
     pub latents_index: usize,
     /// The networks that steer it.
@@ -68,7 +72,7 @@ pub struct ConceptSource {
     pub source: Source,
     /// How strong it was: 1 is as it was tuned.
     pub scale: f32,
-    /// That of its text encoder's part, where it is another.
+    /// That of its text encoders' part, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_scale: Option<f32>,
 }
@@ -76,8 +80,8 @@ pub struct ConceptSource {
 impl ConceptSource {
     /// The scale of a network's part.
     pub fn scale_of(&self, network: Network) -> f32 {
-        match network {
-            Network::TextEncoder => self.text_scale.unwrap_or(self.scale),
+        match self.text_scale {
+            Some(scale) if network.is_text_encoder() => scale,
             _ => self.scale,
         }
     }
@@ -266,9 +270,10 @@ impl Recipe {
     /// What goes into the file of picture `index` of those that were made by this recipe.
     pub fn parameters(&self, generated: &Generated, index: usize) -> Parameters {
         let seed = generated.seeds.get(index).copied().unwrap_or(self.request.seed);
+        let [width, height] = generated.first_pass.unwrap_or([generated.width, generated.height]);
         let request = Request {
-            width: Some(generated.width),
-            height: Some(generated.height),
+            width: Some(width),
+            height: Some(height),
             sampler: Some(generated.sampler),
             seed,
             ..self.request.clone()

@@ -9,7 +9,10 @@ use crate::picture::{Mask, Picture};
 use crate::random::RngKind;
 use crate::region::Layout;
 use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::PromptOptions;
+
+use super::hires::Hires;
 
 /// The most pictures in a batch.
 pub const MOST_PICTURES: usize = 1024;
@@ -32,16 +35,31 @@ pub struct Request {
     pub width: Option<usize>,
     /// In pixels, as `width`.
     pub height: Option<usize>,
+    /// Stable Diffusion XL: width and height that the picture is said to have been cut from; none:
+    /// its own.
+    pub original_size: Option<(usize, usize)>,
+    /// Stable Diffusion XL: from the left and from the top, where it is said to have been cut from
+    /// that; none: at its corner.
+    pub crop: Option<(usize, usize)>,
     /// Sampling steps, 1 and more.
     pub steps: usize,
     /// Scale of classifier-free guidance; up to 1: none, and half the work.
     pub guidance: f32,
     /// None: the one that the model's files name.
     pub sampler: Option<SamplerKind>,
-    /// Karras's noise levels (Karras et al. 2022, eq. 5).
-    pub karras: bool,
-    /// DDIM's share of fresh noise, 0 to 1.
-    pub eta: f64,
+    /// How steps are spread over the noise; none: as the model's files say.
+    pub schedule: Option<Schedule>,
+    /// The sampler's share of fresh noise, 0 to 1; none: its usual one.
+    pub eta: Option<f64>,
+    /// How far the guided prediction is brought back to the contrast of the prompt's own, 0 to 1
+    /// (Lin et al. 2024, section 3.4).
+    pub guidance_rescale: f32,
+    /// The part of the steps, from and until, 0 to 1, in which guidance acts (Kynkäänniemi et al.
+    /// 2024); outside of it the prompt's own prediction holds.
+    pub guidance_interval: [f64; 2],
+    /// The deep layers of the UNet are computed in every n-th step, and what they gave is used
+    /// again in between (Ma et al. 2024, DeepCache); 1: in each.
+    pub cache: usize,
     /// Picture `i` of a batch has seed + i, and is the same picture as alone.
     pub seed: u64,
     /// Which generator's numbers the noise is.
@@ -59,9 +77,19 @@ pub struct Request {
     pub strength: f64,
     /// Inpainting: white where `image` is painted anew; any size.
     pub mask: Option<Mask>,
+    /// Image to image: latents to go on from in place of `image`, as [`Generated::latents`] has
+    /// them.
+    pub from_latents: Option<Array>,
+    /// A second pass over a larger picture.
+    pub hires: Option<Hires>,
+    /// Every so many calls of the model, [`super::Pipeline::make_shown`] shows what comes of it.
+    pub preview: Option<usize>,
     /// The standard normal noise to start from, `[batch, height, width, channels]` of the latents,
     /// in place of the seeds'.
     pub latents: Option<Array>,
+    /// Bytes of the device's memory to stay within: weights are given up while they are not at
+    /// work, pictures are decoded in tiles and sampled in smaller batches as far as that takes.
+    pub memory: Option<u64>,
     /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The
     /// picture is the same.
     pub tile: Option<usize>,
@@ -77,11 +105,16 @@ impl Default for Request {
             concepts: Vec::new(),
             width: None,
             height: None,
+            original_size: None,
+            crop: None,
             steps: 25,
             guidance: 7.5,
             sampler: None,
-            karras: false,
-            eta: 0.0,
+            schedule: None,
+            eta: None,
+            guidance_rescale: 0.0,
+            guidance_interval: [0.0, 1.0],
+            cache: 1,
             seed: 0,
             rng: RngKind::default(),
             batch: 1,
@@ -90,7 +123,11 @@ impl Default for Request {
             image: None,
             strength: 0.8,
             mask: None,
+            from_latents: None,
+            hires: None,
+            preview: None,
             latents: None,
+            memory: None,
             tile: None,
         }
     }
@@ -119,12 +156,36 @@ pub struct Control {
 pub struct MemoryPlan {
     /// Of all networks that take part.
     pub weights: u64,
+    /// Of the text encoder.
+    pub text: u64,
+    /// Of the UNet and of what steers it.
+    pub unet: u64,
+    /// Of the autoencoder, as far as it takes part.
+    pub vae: u64,
     /// Activations and inputs while sampling.
     pub sampling: u64,
     /// Activations and inputs while decoding, one picture (or one tile of it) at a time.
     pub decoding: u64,
     /// The same while the initial picture is encoded.
     pub encoding: u64,
+    /// The most of all that at once, with what the budget makes the run give up on the way.
+    pub peak: u64,
+}
+
+impl MemoryPlan {
+    /// Of two runs one after another.
+    pub(super) fn most(self, other: MemoryPlan) -> MemoryPlan {
+        MemoryPlan {
+            weights: self.weights.max(other.weights),
+            text: self.text.max(other.text),
+            unet: self.unet.max(other.unet),
+            vae: self.vae.max(other.vae),
+            peak: self.peak.max(other.peak),
+            sampling: self.sampling.max(other.sampling),
+            decoding: self.decoding.max(other.decoding),
+            encoding: self.encoding.max(other.encoding),
+        }
+    }
 }
 
 /// The pictures and how they came about.
@@ -142,6 +203,8 @@ pub struct Generated {
     pub width: usize,
     /// Of each, in pixels.
     pub height: usize,
+    /// Width and height of the first pass, where there are two.
+    pub first_pass: Option<[usize; 2]>,
     /// For the user: what was cut from prompts, what stands in for what.
     pub warnings: Vec<String>,
     /// Wall time of each stage, in order.

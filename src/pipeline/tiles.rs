@@ -161,6 +161,27 @@ pub(super) fn run(
     Ok(x)
 }
 
+/// The most bytes of activations and inputs that [`run`] has at once, for a map of that height,
+/// width and channels.
+pub(super) fn bytes(
+    network: &LoadedNetwork<VaeConfig>,
+    pieces: &[Piece],
+    [mut rows, mut width, mut channels]: [usize; 3],
+    share: f64,
+) -> Result<u64> {
+    let (mut most, mut input) = (0, None);
+    for piece in pieces {
+        let (planned, _) =
+            largest(network, piece, Tile { rows, width, channels, input_channels: input }, share)?;
+        most = most.max(planned.bytes());
+        let reach = Rows::of(piece.kind);
+        input = (piece.kind == PieceKind::ResnetStart).then_some(channels);
+        (rows, width) = (rows * reach.up / reach.down, width * reach.up / reach.down);
+        channels = piece.channels;
+    }
+    Ok(most)
+}
+
 fn run_piece(
     network: &LoadedNetwork<VaeConfig>,
     piece: &Piece,

@@ -6,7 +6,7 @@ use crate::text::prompt::{self, EncodedPrompt, PromptOptions, Reading};
 use super::adaptation::Adaptation;
 use super::error::{Result, option};
 use super::{Pipeline, Request};
-use crate::sd::text::{self, TextPlan};
+use crate::sd::text::{self, Encoded, TextPlan};
 
 /// A prompt with its negative, tokenized.
 pub(super) struct Wording {
@@ -21,6 +21,14 @@ pub(super) struct Wording {
 
 /// What a prompt and its negative say in some steps.
 pub(super) struct Variant {
+    /// For each text encoder.
+    pub encoders: Vec<OfEncoder>,
+    /// The negative prompt is empty, and reads as nothing at all.
+    pub zeros: bool,
+}
+
+/// What a text encoder is given.
+pub(super) struct OfEncoder {
     /// The negative prompt, where there is guidance, and the prompt; each as all cross-attentions
     /// read it, or as each of them does.
     pub prompts: Vec<Vec<EncodedPrompt>>,
@@ -31,6 +39,8 @@ pub(super) struct Variant {
 pub(super) struct PromptInterval {
     pub from: usize,
     pub variants: Vec<usize>,
+    /// That of a wording which is read for its summary alone.
+    pub summary: usize,
 }
 
 /// Prompts with editing are kept once for each of their steps.
@@ -88,7 +98,12 @@ impl Wording {
                 distinct.push(texts);
             }
         }
-        let tokenizer = adaptation.tokenizer(pipeline);
+        let tokenizers = adaptation.tokenizers(pipeline);
+        let zeros = |texts: &[String]| {
+            let negative = texts.first().filter(|_| guided && pipeline.model.zeros_for_empty);
+            negative.is_some_and(|text| text.trim().is_empty())
+        };
+        // For each of them and each text encoder.
         let mut tokenized = Vec::with_capacity(distinct.len());
         let mut all = Vec::new();
         for texts in &distinct {
@@ -100,24 +115,40 @@ impl Wording {
                 ));
             }
             all.extend(written.iter().map(|(text, _)| text.clone()));
-            tokenized.push(text::tokenize(tokenizer, &written, &mut found)?);
+            let mut each = Vec::with_capacity(tokenizers.len());
+            for (encoder, tokenizer) in tokenizers.iter().enumerate() {
+                // All have the same to complain of.
+                let mut again = Vec::new();
+                let told = if encoder == 0 { &mut found } else { &mut again };
+                each.push(text::tokenize(tokenizer, &written, told)?);
+            }
+            tokenized.push(each);
         }
-        let chunks =
-            tokenized.iter().flatten().map(|prompt| prompt.chunks.len()).max().unwrap_or(1);
+        let chunks = tokenized.iter().flatten().flatten().map(|prompt| prompt.chunks.len());
+        let chunks = chunks.max().unwrap_or(1);
         let mut variants = Vec::with_capacity(tokenized.len());
-        for prompts in tokenized {
-            let copies = prompts.into_iter().map(|mut prompt| {
-                prompt.pad(tokenizer, chunks);
-                adaptation.copies(prompt)
-            });
-            let prompts: Vec<_> = copies.collect();
-            let plan = TextPlan::new(
-                &pipeline.text,
-                &adaptation.text.on(&[number]),
-                &prompts,
-                request.clip_skip,
-            )?;
-            variants.push(Variant { prompts, plan });
+        for (each, texts) in tokenized.into_iter().zip(&distinct) {
+            let mut encoders = Vec::with_capacity(each.len());
+            for (i, prompts) in each.into_iter().enumerate() {
+                let (Some(tokenizer), Some(network), Some(encoder), Some(updates)) = (
+                    tokenizers.get(i),
+                    pipeline.texts.get(i),
+                    pipeline.model.text_encoders.get(i),
+                    adaptation.texts.get(i),
+                ) else {
+                    continue;
+                };
+                let copies = prompts.into_iter().map(|mut prompt| {
+                    prompt.pad(tokenizer, chunks);
+                    adaptation.copies(i, prompt)
+                });
+                let prompts: Vec<_> = copies.collect();
+                let updates = updates.on(&[number]);
+                let (reading, skip) = (encoder.reading, request.clip_skip);
+                let plan = TextPlan::new(network, reading, &updates, &prompts, skip)?;
+                encoders.push(OfEncoder { prompts, plan });
+            }
+            variants.push(Variant { encoders, zeros: zeros(texts) });
         }
         // Texts that differ in a word have the same to complain of.
         for warning in found {
@@ -135,29 +166,53 @@ impl Wording {
 
     /// Tokens that it is padded to.
     pub fn tokens(&self, pipeline: &Pipeline) -> usize {
-        let first =
-            self.variants.iter().flat_map(|variant| variant.prompts.iter().flatten()).next();
+        let first = self.prompts().flatten().next();
         first.map_or(0, |prompt| prompt.chunks.len()) * pipeline.tokenizer().max_length()
     }
 
     /// Of how many encodings it is: one, or one for each cross-attention.
     pub fn encodings(&self) -> usize {
-        let prompts = self.variants.iter().flat_map(|variant| &variant.prompts);
-        prompts.map(Vec::len).max().unwrap_or(1)
+        self.prompts().map(Vec::len).max().unwrap_or(1)
+    }
+
+    fn prompts(&self) -> impl Iterator<Item = &Vec<EncodedPrompt>> {
+        let encoders = self.variants.iter().flat_map(|variant| &variant.encoders);
+        encoders.flat_map(|encoder| &encoder.prompts)
+    }
+}
+
+impl Variant {
+    /// Encodes what it says.
+    pub fn encode(&self, pipeline: &Pipeline, adaptation: &Adaptation) -> Result<Encoded> {
+        let mut all = Vec::with_capacity(self.encoders.len());
+        for (i, (OfEncoder { prompts, plan }, network)) in
+            self.encoders.iter().zip(&pipeline.texts).enumerate()
+        {
+            all.push(plan.encode(network, prompts, adaptation.rows(i))?);
+        }
+        let mut encoded = Encoded::beside(all);
+        if self.zeros {
+            encoded.make_zero(0);
+        }
+        Ok(encoded)
     }
 }
 
 /// What is read from which call of the model on, from the first on.
-pub(super) fn intervals(wordings: &[Wording], plan: &sampler::SamplingPlan) -> Vec<PromptInterval> {
+pub(super) fn intervals(
+    wordings: &[Wording],
+    summary: Option<&Wording>,
+    plan: &sampler::SamplingPlan,
+) -> Vec<PromptInterval> {
     let mut intervals: Vec<PromptInterval> = Vec::new();
     for call in 0..plan.steps.len() {
         let step = plan.step_of(call);
-        let variants = wordings
-            .iter()
-            .map(|wording| wording.by_step.get(step).copied().unwrap_or(0))
-            .collect();
-        if intervals.last().is_none_or(|last| last.variants != variants) {
-            intervals.push(PromptInterval { from: call, variants });
+        let variant = |wording: &Wording| wording.by_step.get(step).copied().unwrap_or(0);
+        let variants = wordings.iter().map(variant).collect();
+        let summary = summary.map_or(0, variant);
+        let same = |last: &PromptInterval| (&last.variants, last.summary) == (&variants, summary);
+        if intervals.last().is_none_or(|last| !same(last)) {
+            intervals.push(PromptInterval { from: call, variants, summary });
         }
     }
     intervals

@@ -97,7 +97,10 @@ impl Layout {
                         )));
                     }
                     if [top, left, bottom, right].iter().all(|v| *v <= 1.0) {
-                        return Err(wrong(format!("{} is less than a pixel", found())));
+                        return Err(wrong(format!(
+                            "{} is a pixel at most: these edges are in pixels, not in fractions",
+                            found()
+                        )));
                     }
                     Area::Box([left, top, right, bottom])
                 }

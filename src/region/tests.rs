@@ -277,6 +277,8 @@ fn the_published_grammar_is_read() {
         ("[a]-*-[b]-*-__import__('os')", "four numbers"),
         ("[a]-*-[b]-*-[30, 1, 20, 200]", "top 30, left 1, bottom 20, right 200"),
         ("[a]-*-[b]-*-[1, 2, x, 3]", "top, left, bottom, right"),
+        ("[a]-*-[b]-*-[0, 0, 1, 1]", "is a pixel at most: these edges are in pixels"),
+        ("[a]-*-[b]-*-[0, 0, 0.5, 1]", "is a pixel at most"),
     ] {
         let error = Layout::from_published(text).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");

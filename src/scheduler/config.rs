@@ -74,6 +74,26 @@ pub enum TimestepSpacing {
     Linspace,
     /// Every n-th step back from the last one.
     Trailing,
+    /// Evenly from the last one, the end left out, not rounded; web UIs' alone.
+    #[serde(skip)]
+    SgmUniform,
+    /// As trailing, rounded up; web UIs' alone.
+    #[serde(skip)]
+    Simple,
+}
+
+/// How a run's noise levels are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SigmaSpacing {
+    /// They are those of its timesteps.
+    #[default]
+    Timesteps,
+    /// Evenly in sigma^(1/7) (Karras et al. 2022, eq. 5).
+    Karras,
+    /// Evenly in their logarithm.
+    Exponential,
+    /// By the quantiles of a beta distribution (Lee et al. 2024).
+    Beta,
 }
 
 /// The level that a sigma-based sampler ends at.
@@ -87,16 +107,21 @@ pub enum FinalSigmas {
     SigmaMin,
 }
 
-/// The second-order update of DPM-Solver++.
+/// The second-order update of DPM-Solver++, or B(h) of UniPC; each takes its usual one for the
+/// other's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SolverType {
-    /// Also stands in for the solver types of DEIS and UniPC.
+    /// Also stands in for the solver type of DEIS.
     #[default]
-    #[serde(alias = "logrho", alias = "bh1", alias = "bh2")]
+    #[serde(alias = "logrho")]
     Midpoint,
     /// Heun's two evaluations.
     Heun,
+    /// UniPC's with B(h) = h.
+    Bh1,
+    /// UniPC's with B(h) = exp(h) - 1.
+    Bh2,
 }
 
 /// A `scheduler_config.json` as it stands: `None` is a key that is missing (or null). Keys that no
@@ -134,9 +159,9 @@ pub struct SchedulerConfig {
     pub rescale_betas_zero_snr: Option<bool>,
     /// Karras's noise levels.
     pub use_karras_sigmas: Option<bool>,
-    /// Levels evenly spaced in their logarithm, which no sampler here has.
+    /// Levels evenly spaced in their logarithm.
     pub use_exponential_sigmas: Option<bool>,
-    /// Levels of a beta distribution, which no sampler here has.
+    /// Levels of a beta distribution.
     pub use_beta_sigmas: Option<bool>,
     /// Lu's spacing of DPM-Solver, which no sampler here has.
     pub use_lu_lambdas: Option<bool>,
@@ -158,6 +183,10 @@ pub struct SchedulerConfig {
     pub algorithm_type: Option<String>,
     /// The second-order update.
     pub solver_type: Option<SolverType>,
+    /// UniPC's form that predicts the sample, the only one here.
+    pub predict_x0: Option<bool>,
+    /// Steps of UniPC that are not corrected.
+    pub disable_corrector: Option<Vec<usize>>,
     /// The last step is of first order.
     pub lower_order_final: Option<bool>,
     /// The last step is Euler's.
@@ -224,8 +253,8 @@ pub struct Settings {
     pub skip_prk_steps: bool,
     /// The last training step is pure noise (Lin et al. 2024).
     pub rescale_betas_zero_snr: bool,
-    /// Karras's noise levels (Karras et al. 2022, eq. 5).
-    pub karras: bool,
+    /// How a run's noise levels are found.
+    pub sigmas: SigmaSpacing,
     /// Least of them; none: the schedule's.
     pub sigma_min: Option<f64>,
     /// Greatest of them; none: the schedule's.
@@ -236,6 +265,8 @@ pub struct Settings {
     pub solver_order: usize,
     /// The second-order update.
     pub solver_type: SolverType,
+    /// Steps of UniPC that are not corrected.
+    pub disable_corrector: Vec<usize>,
     /// The last step is of first order.
     pub lower_order_final: bool,
     /// The last step is Euler's.

@@ -1,6 +1,6 @@
 //! What a sampler makes of a model's scheduler config.
 
-use super::config::{PredictionType, ScheduleError, SchedulerConfig, Settings};
+use super::config::{PredictionType, ScheduleError, SchedulerConfig, Settings, SigmaSpacing};
 use super::sampler::SamplerKind;
 use super::schedule::NoiseSchedule;
 
@@ -10,8 +10,7 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// Options that are no linear step, or that no Stable Diffusion model uses: clipping,
-    /// thresholding, exponential, beta, Lu and flow sigmas, log-linear interpolation, continuous
-    /// timesteps.
+    /// thresholding, Lu and flow sigmas, log-linear interpolation, continuous timesteps.
     pub fn for_sampler(&self, kind: SamplerKind) -> Result<Settings, ScheduleError> {
         let of = kind.0;
         let unsupported =
@@ -25,11 +24,21 @@ impl SchedulerConfig {
         if on(self.thresholding, of.thresholding) {
             return Err(unsupported("`thresholding`"));
         }
-        if on(self.use_exponential_sigmas, of.sigma_options) {
-            return Err(unsupported("`use_exponential_sigmas`"));
+        let spacings = [
+            (self.use_karras_sigmas, SigmaSpacing::Karras),
+            (self.use_exponential_sigmas, SigmaSpacing::Exponential),
+            (self.use_beta_sigmas, SigmaSpacing::Beta),
+        ];
+        let mut spacings = spacings.iter().filter(|(key, _)| on(*key, of.sigma_options));
+        let sigmas = spacings.next().map_or(SigmaSpacing::Timesteps, |(_, spacing)| *spacing);
+        if spacings.next().is_some() {
+            return Err(unsupported(
+                "more than one of `use_karras_sigmas`, `use_exponential_sigmas` and \
+                    `use_beta_sigmas`",
+            ));
         }
-        if on(self.use_beta_sigmas, of.sigma_options) {
-            return Err(unsupported("`use_beta_sigmas`"));
+        if of.corrects && self.predict_x0 == Some(false) {
+            return Err(unsupported("`predict_x0`: false"));
         }
         if on(self.use_lu_lambdas, of.multistep) {
             return Err(unsupported("`use_lu_lambdas`"));
@@ -75,12 +84,13 @@ impl SchedulerConfig {
             set_alpha_to_one: self.set_alpha_to_one.unwrap_or(of.set_alpha_to_one),
             skip_prk_steps: self.skip_prk_steps.unwrap_or(false),
             rescale_betas_zero_snr: on(self.rescale_betas_zero_snr, of.rescales_to_zero_snr),
-            karras: on(self.use_karras_sigmas, of.sigma_options),
+            sigmas,
             sigma_min: self.sigma_min.filter(|_| of.interpolation),
             sigma_max: self.sigma_max.filter(|_| of.interpolation),
             final_sigmas: self.final_sigmas_type.filter(|_| of.final_sigmas).unwrap_or_default(),
             solver_order,
             solver_type: self.solver_type.unwrap_or_default(),
+            disable_corrector: self.disable_corrector.clone().unwrap_or_default(),
             lower_order_final: self.lower_order_final.unwrap_or(true),
             euler_at_final: self.euler_at_final.unwrap_or(false),
             lambda_min_clipped: self.lambda_min_clipped.unwrap_or(f32::NEG_INFINITY),

@@ -4,3 +4,4 @@ pub mod config;
 mod in_force;
 pub mod sampler;
 pub mod schedule;
+pub mod spacing;

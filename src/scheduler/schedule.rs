@@ -197,6 +197,34 @@ pub(super) fn spaced_timesteps(settings: &Settings, n: usize) -> Vec<f64> {
             (0..n).rev().map(|i| (i * ratio + settings.steps_offset) as f64).collect()
         }
         TimestepSpacing::Trailing => trailing(train as f64, train as f64 / n as f64),
+        TimestepSpacing::SgmUniform | TimestepSpacing::Simple => web_timesteps(settings, n),
+    }
+}
+
+/// Timesteps as web UIs space them; those of `SgmUniform` are fractional.
+pub(super) fn web_timesteps(settings: &Settings, n: usize) -> Vec<f64> {
+    let train = settings.num_train_timesteps;
+    match settings.spacing {
+        TimestepSpacing::SgmUniform => {
+            linspace((train - 1) as f64, n + 1).into_iter().take(n).collect()
+        }
+        _ => {
+            let stride = train as f64 / n as f64;
+            (0..n).map(|i| (train - 1) as f64 - (i as f64 * stride).floor()).collect()
+        }
+    }
+}
+
+/// The sigma of a timestep out of the table of all: straight between neighbours as diffusers has
+/// it, or straight in the logarithm as web UIs do.
+pub(super) fn sigma_at(settings: &Settings, table: &[f32], t: f64) -> f64 {
+    match settings.spacing {
+        TimestepSpacing::SgmUniform => {
+            let (low, share) = (t.floor(), t - t.floor());
+            let [a, b] = [low, low + 1.0].map(|t| interpolate(table, t).ln());
+            (a + (b - a) * share).exp()
+        }
+        _ => interpolate(table, t),
     }
 }
 
@@ -229,14 +257,6 @@ pub(super) fn interpolate(values: &[f32], t: f64) -> f64 {
     }
     let low = t as usize;
     (at(low + 1) - at(low)) * (t - low as f64) + at(low)
-}
-
-/// `n` sigmas from `max` to `min`, evenly spaced in sigma^(1/7) (Karras et al. 2022, eq. 5).
-pub(super) fn karras_sigmas(min: f64, max: f64, n: usize) -> Vec<f64> {
-    const RHO: f64 = 7.0;
-    let (min, max) = (min.powf(1.0 / RHO), max.powf(1.0 / RHO));
-    let ramp = linspace(1.0, n).into_iter().rev();
-    ramp.map(|r| (max + r * (min - max)).powf(RHO)).collect()
 }
 
 /// The fractional timestep of a sigma: linear in log sigma between the training steps.

@@ -26,8 +26,8 @@ pub(crate) struct StepShape {
     pub reach: Vec<Vec<Reach>>,
     /// Self-attention is kept within regions.
     pub isolate: bool,
-    /// T2I-Adapters' feature maps are added.
-    pub features: bool,
+    /// T2I-Adapters' feature maps that are added.
+    pub features: usize,
     /// ControlNets whose residuals are added.
     pub control_nets: usize,
     /// Classifier-free guidance: its scale, with both halves in one batch.
@@ -36,8 +36,23 @@ pub(crate) struct StepShape {
     pub slots: usize,
     /// After each step, what lies outside a mask is set to the original.
     pub masked: bool,
+    /// What guidance and the sampler make of the UNet's prediction is the host's work.
+    pub on_host: bool,
+    /// Who wants to see it is shown what guidance made of the prediction.
+    pub shown: bool,
+    pub depth: Depth,
     /// Low-rank updates of the UNet. Their strengths make no other program.
     pub updates: Updates,
+}
+
+/// How much of the UNet a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    Whole,
+    /// All of it, and the deep features are an output.
+    Keeping,
+    /// The outermost layers on deep features of an earlier step.
+    Shallow,
 }
 
 impl Default for StepShape {
@@ -49,11 +64,14 @@ impl Default for StepShape {
             tokens: 1,
             reach: Vec::new(),
             isolate: false,
-            features: false,
+            features: 0,
             control_nets: 0,
             guidance: None,
             slots: 1,
             masked: false,
+            on_host: false,
+            shown: false,
+            depth: Depth::Whole,
             updates: Updates::default(),
         }
     }
@@ -94,6 +112,10 @@ pub(crate) struct StepInputs {
     pub prompt: PromptInputs,
     /// Features of the guidance scale, of models that are told it.
     pub guidance: Option<Tensor>,
+    /// Features of sizes and the pooled prompt `[rows, width]`, of models that are told them.
+    pub addition: Option<Tensor>,
+    /// Deep features of an earlier step, of a shallow one.
+    pub deep: Option<Tensor>,
     /// Of the latents' shape.
     pub noise: Tensor,
     /// `[slots, slots + 2]`
@@ -116,7 +138,8 @@ pub(crate) struct InpaintingInputs {
 }
 
 /// Builds one step. `hooked` names layers whose hooks `further` is given, with the UNet's input and
-/// its prediction for each half; it adds to the graph what it likes, and gives the outputs.
+/// its prediction for each half; it adds to the graph what it likes, and gives the outputs. Before
+/// them come the prediction and the deep features, where the shape says that they are wanted.
 pub(crate) fn build_step(
     config: &UNetConfig,
     graph: &mut Graph,
@@ -139,41 +162,61 @@ pub(crate) fn build_step(
     let time = graph.input("time", [shape.rows(), config.block_out_channels[0]]);
     let guidance =
         config.time_cond_proj_dim.map(|channels| graph.input("guidance", [shape.rows(), channels]));
+    let addition = addition_input(graph, config, shape);
     let inputs = UNetInputs {
         sample: both,
         time,
         prompt: prompt.encodings(),
         guidance,
         class: None,
+        addition,
         residuals: controls.residuals(),
     };
     let rows = masked_rows(config, shape);
-    let ((prediction, hooks), updates) = shape.updates.build(graph, &rows, |layers| {
+    let deep = (shape.depth == Depth::Shallow).then(|| {
+        let channels = unet::deep_channels(config);
+        graph.input("deep", [shape.rows(), shape.height, shape.width, channels])
+    });
+    let ((prediction, kept, hooks), updates) = shape.updates.build(graph, &rows, |layers| {
         layers.hook(hooked.iter().cloned());
-        let prediction = unet::unet(layers, config, &inputs)?.sample;
-        Ok((prediction, layers.hooks().to_vec()))
+        let (prediction, kept) = match deep {
+            Some(deep) => (unet::shallow(layers, config, &inputs, deep)?, None),
+            None => {
+                let output = unet::unet(layers, config, &inputs)?;
+                (output.sample, Some(output.deep).filter(|_| shape.depth == Depth::Keeping))
+            }
+        };
+        Ok((prediction, kept, layers.hooks().to_vec()))
     })?;
-    let outputs = further(graph, &hooks, [x, prediction])?;
-    let output = match shape.guidance {
-        Some(scale) => graph.guidance(prediction, scale)?,
-        None => prediction,
-    };
+    let mut outputs: Vec<Tensor> =
+        shape.on_host.then_some(prediction).into_iter().chain(kept).collect();
+    let further = further(graph, &hooks, [x, prediction])?;
     let noise = graph.input("noise", latent);
     let matrix = graph.input("matrix", [slots, slots + 2]);
-    let mut next = graph.mix(state, output, noise, matrix)?;
     let mut inpainting = None;
-    if shape.masked {
-        let inputs = InpaintingInputs::declare(graph, latent);
-        next = inputs.keep_outside(graph, next, slots, latent)?;
-        inpainting = Some(inputs);
+    if !shape.on_host {
+        let output = match shape.guidance {
+            Some(scale) => graph.guidance(prediction, scale)?,
+            None => prediction,
+        };
+        outputs.extend(shape.shown.then_some(output));
+        let mut next = graph.mix(state, output, noise, matrix)?;
+        if shape.masked {
+            let inputs = InpaintingInputs::declare(graph, latent);
+            next = inputs.keep_outside(graph, next, slots, latent)?;
+            inpainting = Some(inputs);
+        }
+        graph.assign(state, next)?;
     }
-    graph.assign(state, next)?;
+    outputs.extend(further);
     let inputs = StepInputs {
         state,
         input_scale,
         time,
         prompt,
         guidance,
+        addition,
+        deep,
         noise,
         matrix,
         inpainting,
@@ -181,6 +224,16 @@ pub(crate) fn build_step(
         updates,
     };
     Ok((inputs, outputs))
+}
+
+/// Declares what a model is told of sizes and of the prompt as a whole.
+pub(crate) fn addition_input(
+    graph: &mut Graph,
+    config: &UNetConfig,
+    shape: &StepShape,
+) -> Option<Tensor> {
+    let addition = config.addition?;
+    Some(graph.input("addition", [shape.rows(), addition.width()]))
 }
 
 /// Plans one step.
@@ -288,9 +341,12 @@ pub(crate) struct Phase {
 impl Phase {
     /// Lets the phase hold in a program from now on.
     pub fn write(&self, program: &Program, inputs: &PromptInputs) -> Result<()> {
+        // A shallow step has not all sizes, and at some no attention may stand.
+        let wanted = |tensor: Tensor| program.has_input(tensor);
         for ((tables, mask), size) in self.sizes.iter().zip(&inputs.sizes) {
-            program.write_all(tables.values(&size.inputs))?;
-            if let (Some(values), Some(tensor)) = (mask, size.mask) {
+            let tables = tables.values(&size.inputs);
+            program.write_all(tables.into_iter().filter(|(tensor, _)| wanted(*tensor)))?;
+            if let (Some(values), Some(tensor)) = (mask, size.mask.filter(|mask| wanted(*mask))) {
                 program.write(tensor, values)?;
             }
         }
@@ -348,8 +404,9 @@ impl ControlInputs {
         }
         let middle = sums.pop();
         let mut features = Vec::new();
-        if shape.features {
-            for (i, map) in unet::block_features(config, size).into_iter().enumerate() {
+        if shape.features > 0 {
+            let maps = unet::block_features(config, size).into_iter().take(shape.features);
+            for (i, map) in maps.enumerate() {
                 features.push(graph.input(format!("feature.{i}"), map));
             }
         }
@@ -409,6 +466,11 @@ impl KeysValues {
         &self.planned.graph
     }
 
+    /// Bytes of activations and inputs while they are made.
+    pub fn bytes(&self) -> u64 {
+        self.planned.bytes()
+    }
+
     pub fn weight_bytes<C>(&self, network: &LoadedNetwork<C>) -> Result<u64> {
         network.weight_bytes(&self.planned)
     }
@@ -418,15 +480,14 @@ impl KeysValues {
         self.planned.inputs.contexts.len()
     }
 
-    /// Makes them and writes them to a step's `program`. `rows`: for each masked update, its factor
+    /// Makes them and writes them to the `programs` of steps. `rows`: for each masked update, its factor
     /// for each token of the prompts.
     pub fn write<C>(
         &self,
         network: &LoadedNetwork<C>,
         contexts: &[Array],
         rows: &[Mask],
-        program: &Program,
-        inputs: &PromptInputs,
+        programs: &[(&Program, &PromptInputs)],
     ) -> Result<()> {
         let made = network.program(&self.planned)?;
         for (input, context) in made.inputs.contexts.iter().zip(contexts.iter().cycle()) {
@@ -435,10 +496,16 @@ impl KeysValues {
         self.updates.write(&made, &made.inputs.updates)?;
         rows.iter().try_for_each(|mask| made.inputs.updates.write(&made, mask))?;
         made.run();
-        for (i, (keys, values)) in inputs.pairs.iter().enumerate() {
-            program.take(*keys, &made, 2 * i)?;
-            program.take(*values, &made, 2 * i + 1)?;
+        for (program, inputs) in programs {
+            for (i, (keys, values)) in inputs.pairs.iter().enumerate() {
+                // A shallow step has not all of them.
+                if program.has_input(*keys) {
+                    program.take(*keys, &made, 2 * i)?;
+                    program.take(*values, &made, 2 * i + 1)?;
+                }
+            }
+            program.wait()?;
         }
-        Ok(program.wait()?)
+        Ok(())
     }
 }

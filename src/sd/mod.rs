@@ -7,6 +7,7 @@
 
 pub(crate) mod denoiser;
 mod error;
+pub(crate) mod guided;
 mod model;
 pub(crate) mod network;
 pub(crate) mod noise;
@@ -18,6 +19,7 @@ pub(crate) mod tokens;
 pub(crate) mod updates;
 
 pub use error::{Error, Result};
-pub use model::{Model, Part, TextEncoder};
+pub(crate) use model::tokenizer;
+pub use model::{Model, Part, Reading, TextEncoder, Vision};
 pub use overlay::Overlay;
 pub use source::ComponentSource;

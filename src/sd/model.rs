@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, Component, Network, TokenizerFiles};
+use crate::checkpoint::{Checkpoint, Component, Network, SecondEncoder, TokenizerFiles};
 use crate::concept::binding::{FusedWord, fused_words};
 use crate::models::config::{ClipTextConfig, ClipVisionConfig, UNetConfig, VaeConfig};
 use crate::models::unet::{self, CrossAttention};
@@ -37,6 +37,8 @@ pub struct Model {
     pub fused: Vec<FusedWord>,
     /// The words of its captions, where a small model lists them.
     pub known: Option<KnownWords>,
+    /// An empty negative prompt is read as zeros.
+    pub zeros_for_empty: bool,
     /// What was assumed of its files, in sentences for the user.
     pub notes: Vec<String>,
 }
@@ -62,6 +64,17 @@ pub struct TextEncoder {
     pub network: Network,
     pub part: Part<ClipTextConfig>,
     pub tokenizer: Tokenizer,
+    /// What of it the UNet reads.
+    pub reading: Reading,
+}
+
+/// What of a text encoder a UNet reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What its last layer but one gives, instead of all of it.
+    pub before_last: bool,
+    /// The projection of the text's end besides: a summary of the prompt.
+    pub pooled: bool,
 }
 
 impl Model {
@@ -84,6 +97,25 @@ impl Model {
             }),
         };
         let unet_config = UNetConfig::from_json(&unet.config, &unet.config_path)?;
+        let xl = checkpoint.second.is_some();
+        let encoder = |network, component: &Component, files: &TokenizerFiles| -> Result<_> {
+            let pooled = network == Network::TextEncoder2;
+            Ok(TextEncoder {
+                network,
+                part: Part {
+                    component: component.clone(),
+                    config: ClipTextConfig::from_json(&component.config, &component.config_path)?,
+                },
+                tokenizer: tokenizer(files)?,
+                reading: Reading { before_last: xl, pooled },
+            })
+        };
+        let mut text_encoders = vec![encoder(Network::TextEncoder, text, &checkpoint.tokenizer)?];
+        if let Some(SecondEncoder { component, tokenizer, .. }) = &checkpoint.second {
+            text_encoders.push(encoder(Network::TextEncoder2, component, tokenizer)?);
+        }
+        let zeros_for_empty =
+            checkpoint.second.as_ref().is_some_and(|second| second.zeros_for_empty);
         let model = Model {
             path: checkpoint.path.clone(),
             attentions: unet::cross_attentions(&unet_config),
@@ -92,19 +124,13 @@ impl Model {
                 component: vae.clone(),
                 config: VaeConfig::from_json(&vae.config, &vae.config_path)?,
             },
-            text_encoders: vec![TextEncoder {
-                network: Network::TextEncoder,
-                part: Part {
-                    component: text.clone(),
-                    config: ClipTextConfig::from_json(&text.config, &text.config_path)?,
-                },
-                tokenizer: tokenizer(&checkpoint.tokenizer)?,
-            }],
+            text_encoders,
             vision,
             scheduler,
             guidance: checkpoint.guidance(),
             fused: fused_words(checkpoint)?,
             known: checkpoint.words.as_deref().map(KnownWords::parse),
+            zeros_for_empty,
             notes: checkpoint.notes.iter().cloned().chain(notes).collect(),
         };
         Ok(model)
@@ -113,6 +139,16 @@ impl Model {
     /// The first text encoder.
     pub fn text(&self) -> &TextEncoder {
         &self.text_encoders[0]
+    }
+
+    /// It has two text encoders, and is told sizes and a summary of the prompt.
+    pub fn is_xl(&self) -> bool {
+        self.unet.config.addition.is_some()
+    }
+
+    /// Width of what the text encoders give together.
+    pub fn text_width(&self) -> usize {
+        self.text_encoders.iter().map(|encoder| encoder.part.config.hidden_size).sum()
     }
 
     /// Height and width of the latents that the UNet was trained at.
@@ -126,7 +162,7 @@ impl Model {
     /// # Errors
     /// Networks of another kind of model: for inpainting or editing, told classes, of other widths.
     pub fn check(&self) -> Result<()> {
-        let (unet, vae, text) = (&self.unet.config, &self.vae.config, &self.text().part.config);
+        let (unet, vae) = (&self.unet.config, &self.vae.config);
         let channels = vae.latent_channels;
         if unet.in_channels != channels || unet.out_channels != channels {
             let (into, out) = (unet.in_channels, unet.out_channels);
@@ -135,12 +171,17 @@ impl Model {
                     editing model)"
             )));
         }
-        if unet.cross_attention_dim != text.hidden_size {
-            let (dim, width) = (unet.cross_attention_dim, text.hidden_size);
-            return Err(self.unet.unsupported(format!(
-                "`cross_attention_dim` {dim} with a text encoder of width {width}"
-            )));
+        if unet.cross_attention_dim != self.text_width() {
+            let (dim, width) = (unet.cross_attention_dim, self.text_width());
+            let of = match self.text_encoders.len() {
+                1 => "a text encoder",
+                _ => "text encoders",
+            };
+            return Err(self
+                .unet
+                .unsupported(format!("`cross_attention_dim` {dim} with {of} of width {width}")));
         }
+        self.check_addition()?;
         if unet.num_class_embeds.is_some() {
             return Err(self.unet.unsupported("a model that is told classes (`num_class_embeds`)"));
         }
@@ -154,13 +195,49 @@ impl Model {
     }
 }
 
+impl Model {
+    /// What the UNet is told besides the prompt is what the text encoders give.
+    fn check_addition(&self) -> Result<()> {
+        let pooled = self.text_encoders.iter().find(|encoder| encoder.reading.pooled);
+        let (addition, encoder) = match (&self.unet.config.addition, pooled) {
+            (None, None) => return Ok(()),
+            (Some(addition), Some(encoder)) => (addition, encoder),
+            (Some(_), None) => {
+                let what = "a UNet that is told a summary of the prompt (`text_time`) with one \
+                    text encoder";
+                return Err(self.unet.unsupported(what));
+            }
+            (None, Some(_)) => {
+                let what = "two text encoders with a UNet that is told no summary of the prompt";
+                return Err(self.unet.unsupported(what));
+            }
+        };
+        let width = encoder.part.config.projection_dim;
+        if addition.text != width {
+            return Err(self.unet.unsupported(format!(
+                "a UNet told a summary of width {} with a second text encoder that makes {width}",
+                addition.text
+            )));
+        }
+        let mut lengths = self.text_encoders.iter().map(|encoder| encoder.tokenizer.max_length());
+        let first = lengths.next();
+        match lengths.find(|length| Some(*length) != first) {
+            None => Ok(()),
+            Some(other) => Err(encoder.part.unsupported(format!(
+                "a tokenizer of {other} tokens beside one of {}",
+                first.unwrap_or(0)
+            ))),
+        }
+    }
+}
+
 impl<C> Part<C> {
     pub(crate) fn unsupported(&self, what: impl Into<String>) -> Error {
         Error::Unsupported { path: self.component.path().to_path_buf(), what: what.into() }
     }
 }
 
-fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
+pub(crate) fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
     Ok(match files {
         TokenizerFiles::Standard { pad } => Tokenizer::clip_standard()?.with_pad(pad)?,
         TokenizerFiles::Texts(texts) => {

@@ -11,6 +11,7 @@ use crate::scheduler::sampler::{self, SLOTS};
 
 use super::denoiser::{KeysValues, Phase, StepInputs, StepShape};
 use super::error::{Error, Result};
+use super::guided::{Guided, HostState, Kept};
 use super::network::{LoadedNetwork, Ready};
 use super::noise::Noise;
 use super::updates::Mask;
@@ -20,6 +21,8 @@ use crate::watch::Parts;
 pub(crate) struct Sampling {
     pub shape: StepShape,
     pub program: Ready<StepInputs>,
+    /// That of steps in between, which take deep features of earlier ones.
+    pub shallow: Option<Ready<StepInputs>>,
 }
 
 /// What a run goes through.
@@ -35,22 +38,43 @@ pub(crate) struct SamplingRun<'a> {
     pub keys_values: &'a KeysValues,
     /// Where updates act on it.
     pub rows: &'a [Mask],
+    /// What guidance is where the host computes it; none: all of it, in each step.
+    pub guided: Option<&'a Guided>,
+    /// The whole UNet runs in every so many calls, where there is a shallow program.
+    pub cache: usize,
 }
 
-/// What the model reads from a step on: encodings `[halves, tokens, width]`, those of regions one
-/// after another; one, or one for each cross-attention.
+/// What the model reads from a step on.
 pub(crate) struct EncodedInterval {
     pub from: usize,
-    pub contexts: Arc<[Array]>,
+    pub told: Told,
 }
 
-/// What stays as it was outside a mask.
-pub(crate) struct Kept {
-    /// `[height, width]` of the latents, 1 where painted anew.
-    pub mask: Vec<f32>,
-    /// `[batch, height, width, channels]`
-    pub original: Vec<f32>,
-    pub gaussian: Vec<f32>,
+/// What a model is told by prompts.
+#[derive(Clone)]
+pub(crate) struct Told {
+    /// Encodings `[halves, tokens, width]`, those of regions one after another; one, or one for each
+    /// cross-attention.
+    pub contexts: Arc<[Array]>,
+    /// Of models that take it: for each half, the features of sizes and the pooled prompt.
+    pub addition: Arc<[Vec<f32>]>,
+}
+
+impl Told {
+    /// Encodings alone.
+    pub fn encodings(contexts: Vec<Array>) -> Told {
+        Told { contexts: contexts.into(), addition: Arc::new([]) }
+    }
+
+    /// The addition for all rows of a batch: the halves one after another.
+    pub fn addition_of(&self, shape: &StepShape) -> Array {
+        let of = |half: usize| self.addition.get(half).or(self.addition.last());
+        let rows = (0..shape.halves()).flat_map(|half| {
+            std::iter::repeat_n(of(half).map_or(&[][..], Vec::as_slice), shape.batch)
+        });
+        let values: Vec<f32> = rows.flatten().copied().collect();
+        Array::f32([shape.rows(), values.len() / shape.rows().max(1)], values)
+    }
 }
 
 /// Where a run is.
@@ -71,7 +95,7 @@ pub(crate) trait Companion {
     }
 
     /// Other prompts are read from now on.
-    fn set_prompt(&mut self, _shape: &StepShape, _contexts: &[Array]) -> Result<()> {
+    fn set_prompt(&mut self, _shape: &StepShape, _told: &Told) -> Result<()> {
         Ok(())
     }
 
@@ -84,6 +108,16 @@ pub(crate) trait Companion {
     fn after(&mut self, _program: &Ready<StepInputs>, _at: &At) -> Result<()> {
         Ok(())
     }
+
+    /// Whether it wants to see what comes of a step, whose shape must say that it is shown.
+    fn looks_at(&self, _at: &At) -> bool {
+        false
+    }
+
+    /// What the step takes the finished latents for, `[batch, height, width, channels]`.
+    fn look(&mut self, _at: &At, _originals: &[f32]) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Sampling {
@@ -93,23 +127,37 @@ impl Sampling {
         &self,
         network: &LoadedNetwork<UNetConfig>,
         keys_values: &KeysValues,
-        contexts: &[Array],
+        told: &Told,
         rows: &[Mask],
     ) -> Result<()> {
-        let program = &self.program;
-        self.shape.updates.write(program, &program.inputs.updates)?;
-        keys_values.write(network, contexts, rows, program, &program.inputs.prompt)
+        for program in self.programs() {
+            self.shape.updates.write(program, &program.inputs.updates)?;
+            if let Some(input) = program.inputs.addition {
+                program.write(input, &told.addition_of(&self.shape))?;
+            }
+        }
+        let readers: Vec<_> =
+            self.programs().map(|ready| (&**ready, &ready.inputs.prompt)).collect();
+        keys_values.write(network, &told.contexts, rows, &readers)
+    }
+
+    /// The program of whole steps, and that of shallow ones.
+    fn programs(&self) -> impl Iterator<Item = &Ready<StepInputs>> {
+        std::iter::once(&self.program).chain(&self.shallow)
     }
 
     /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023;
     /// as diffusers does).
     pub fn set_distilled_guidance(&self, config: &UNetConfig, guidance: f32) -> Result<()> {
-        if let (Some(input), Some(channels)) =
-            (self.program.inputs.guidance, config.time_cond_proj_dim)
-        {
-            let rows = self.shape.rows();
-            let features = sinusoids(&vec![(guidance - 1.0) * 1000.0; rows], channels, false, 1.0);
-            self.program.write(input, &Array::f32([rows, channels], features))?;
+        for program in self.programs() {
+            if let (Some(input), Some(channels)) =
+                (program.inputs.guidance, config.time_cond_proj_dim)
+            {
+                let rows = self.shape.rows();
+                let features =
+                    sinusoids(&vec![(guidance - 1.0) * 1000.0; rows], channels, false, 1.0);
+                program.write(input, &Array::f32([rows, channels], features))?;
+            }
         }
         Ok(())
     }
@@ -130,9 +178,12 @@ impl Sampling {
         let slots = self.shape.slots;
         let latent = self.shape.latent(config);
         let used = used_slots(plan);
-        let mut state = latents.to_vec();
-        state.resize(latents.len() * slots, 0.0);
-        program.write(inputs.state, &Array::f32([&[slots][..], &latent].concat(), state))?;
+        let mut on_host = self.shape.on_host.then(|| HostState::new(latents, used.len() > 1));
+        if on_host.is_none() {
+            let mut state = latents.to_vec();
+            state.resize(latents.len() * slots, 0.0);
+            program.write(inputs.state, &Array::f32([&[slots][..], &latent].concat(), state))?;
+        }
         if let (Some(kept), Some(inputs)) = (kept, &inputs.inpainting) {
             let [_, height, width, channels] = latent;
             let spread = |value: &dyn Fn(f32) -> f32| -> Array {
@@ -147,54 +198,114 @@ impl Sampling {
             program.write(inputs.gaussian, &Array::f32(latent, kept.gaussian.clone()))?;
         }
         let rows = self.shape.rows();
+        let in_full = Guided::default();
+        let guided = run.guided.unwrap_or(&in_full);
+        // Calls since the deep features were made.
+        let mut since = 0;
         for (done, step) in plan.steps.iter().enumerate() {
             progress(done, plan.steps.len())?;
-            if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
-                phase.write(program, &inputs.prompt)?;
-                phase.write_masks(program, &inputs.updates)?;
+            let phase = phases.iter().find(|phase| phase.from == done);
+            if let Some(phase) = phase {
+                for program in self.programs() {
+                    phase.write(program, &program.inputs.prompt)?;
+                    phase.write_masks(program, &program.inputs.updates)?;
+                }
                 companion.enter(phase)?;
             }
             // The first part of a batch leaves the last words behind, so those of step 0 are set
             // before each.
-            if let Some(encoded) =
-                run.encoded.iter().find(|encoded| done > 0 && encoded.from == done)
-            {
-                self.set_prompt(network, run.keys_values, &encoded.contexts, run.rows)?;
-                companion.set_prompt(&self.shape, &encoded.contexts)?;
+            let encoded = run.encoded.iter().find(|encoded| done > 0 && encoded.from == done);
+            if let Some(encoded) = encoded {
+                self.set_prompt(network, run.keys_values, &encoded.told, run.rows)?;
+                companion.set_prompt(&self.shape, &encoded.told)?;
             }
+            // What is read or where it holds is another now: deep features know nothing of it.
+            let whole = done == 0 || since >= run.cache || phase.is_some() || encoded.is_some();
+            let program = match &self.shallow {
+                Some(shallow) if !whole => shallow,
+                _ => &self.program,
+            };
+            since = if whole { 1 } else { since + 1 };
+            let inputs = &program.inputs;
             let time = unet::time_features(config, &vec![step.timestep; rows]);
             let time = Array::f32([rows, config.block_out_channels[0]], time);
             program.write(inputs.time, &time)?;
             program.write(inputs.input_scale, &Array::f32([1], vec![step.input_scale]))?;
-            let columns =
-                || used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN]);
-            let matrix = used
-                .iter()
-                .flat_map(|&slot| columns().map(move |column| step.matrix[slot][column]))
-                .collect();
-            program.write(inputs.matrix, &Array::f32([slots, slots + 2], matrix))?;
-            if step.needs_noise {
-                program.write(inputs.noise, &Array::f32(latent, noise.draw()))?;
-            }
-            if let (Some(_), Some(inputs)) = (kept, &inputs.inpainting) {
-                program.write(inputs.signal, &Array::f32([1], vec![step.after.signal]))?;
-                program.write(inputs.noise_level, &Array::f32([1], vec![step.after.noise]))?;
-            }
+            let drawn = if step.needs_noise { noise.draw() } else { Vec::new() };
             let at = At { done, of: plan.steps.len(), step, time: &time };
+            let looked_at = companion.looks_at(&at);
+            let mut before = None;
+            match &on_host {
+                Some(state) => {
+                    let sample = Array::f32([&[1][..], &latent].concat(), state.sample().to_vec());
+                    program.write(inputs.state, &sample)?;
+                }
+                None => {
+                    let columns = || {
+                        used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN])
+                    };
+                    let matrix = used
+                        .iter()
+                        .flat_map(|&slot| columns().map(move |column| step.matrix[slot][column]))
+                        .collect();
+                    program.write(inputs.matrix, &Array::f32([slots, slots + 2], matrix))?;
+                    if step.needs_noise {
+                        program.write(inputs.noise, &Array::f32(latent, drawn.clone()))?;
+                    }
+                    if let (Some(_), Some(inputs)) = (kept, &inputs.inpainting) {
+                        program.write(inputs.signal, &Array::f32([1], vec![step.after.signal]))?;
+                        program
+                            .write(inputs.noise_level, &Array::f32([1], vec![step.after.noise]))?;
+                    }
+                    if looked_at {
+                        before = Some(program.state(inputs.state)?);
+                    }
+                }
+            }
             companion.before(program, &at)?;
             program.run();
             // Waited for, so that the bar tells the truth and nothing piles up.
             program.wait()?;
+            if whole
+                && let Some(shallow) = &self.shallow
+                && let Some(deep) = shallow.inputs.deep
+            {
+                shallow.take(deep, program, 1)?;
+                shallow.wait()?;
+            }
             companion.after(program, &at)?;
+            if let Some(state) = &mut on_host {
+                let prediction = program.output(0)?;
+                let output =
+                    guided.apply(prediction.values(), self.shape.guidance, self.shape.batch, done);
+                if looked_at {
+                    companion.look(&at, &original_of(step, state.sample(), &output))?;
+                }
+                state.step(step, &output, &drawn, kept, latent)?;
+            } else if let Some(before) = before {
+                let output = program.output(0)?;
+                companion.look(&at, &original_of(step, before.values(), output.values()))?;
+            }
         }
         progress(plan.steps.len(), plan.steps.len())?;
-        let state = program.state(inputs.state)?;
-        let sample = state.values().get(..latents.len()).unwrap_or_default().to_vec();
+        let sample = match on_host {
+            Some(state) => state.into_sample(),
+            None => {
+                let state = program.state(inputs.state)?;
+                state.values().get(..latents.len()).unwrap_or_default().to_vec()
+            }
+        };
         if sample.iter().any(|v| !v.is_finite()) {
             return Err(Error::NotFinite { stage: "sample" });
         }
         Ok(Array::f32(latent, sample))
     }
+}
+
+/// What a step takes the finished sample for.
+fn original_of(step: &sampler::SamplingStep, sample: &[f32], output: &[f32]) -> Vec<f32> {
+    let [of_sample, of_output] = step.original;
+    sample.iter().zip(output).map(|(x, out)| of_sample * x + of_output * out).collect()
 }
 
 /// The state slots that a run touches.

@@ -42,24 +42,35 @@ impl ParameterSource for ComponentSource {
     }
 }
 
-/// The weights of several networks whose parameters have different names.
+/// The weights of several networks whose parameters have different names, or are told apart by what
+/// their names begin with.
 #[derive(Clone, Debug)]
-pub struct Together(Vec<ComponentSource>);
+pub struct Together(Vec<(String, ComponentSource)>);
 
 impl Together {
     pub fn of<'a>(components: impl IntoIterator<Item = &'a Component>) -> Together {
-        let source = |component: &Component| ComponentSource(component.clone());
+        let source = |component: &Component| (String::new(), ComponentSource(component.clone()));
         Together(components.into_iter().map(source).collect())
     }
 
-    fn holder(&self, name: &str) -> Option<&ComponentSource> {
-        self.0.iter().find(|source| source.info(name).is_some())
+    /// One more network, whose names are to begin with `prefix`, its dot included.
+    pub fn with(mut self, prefix: &str, component: &Component) -> Together {
+        self.0.push((prefix.to_string(), ComponentSource(component.clone())));
+        self
+    }
+
+    /// Who has a parameter, and what it is called there.
+    fn holder<'n>(&self, name: &'n str) -> Option<(&ComponentSource, &'n str)> {
+        self.0.iter().find_map(|(prefix, source)| {
+            let own = name.strip_prefix(prefix.as_str())?;
+            source.info(own).map(|_| (source, own))
+        })
     }
 }
 
 impl ParameterSource for Together {
     fn info(&self, name: &str) -> Option<ParameterInfo> {
-        self.0.iter().find_map(|source| source.info(name))
+        self.holder(name).and_then(|(source, own)| source.info(own))
     }
 
     fn read(
@@ -68,15 +79,46 @@ impl ParameterSource for Together {
         range: Range<usize>,
         into: &mut [f32],
     ) -> Result<(), ParameterError> {
-        let source =
+        let (source, own) =
             self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
-        source.read(name, range, into)
+        source.read(own, range, into)
     }
 
     fn done_with(&self, name: &str) {
-        if let Some(source) = self.holder(name) {
-            source.done_with(name);
+        if let Some((source, own)) = self.holder(name) {
+            source.done_with(own);
         }
+    }
+}
+
+/// One network among several: its own names for what is in `prefix`.
+pub struct Within<'s> {
+    pub source: &'s (dyn ParameterSource + Send),
+    pub prefix: &'static str,
+}
+
+impl Within<'_> {
+    fn full(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+}
+
+impl ParameterSource for Within<'_> {
+    fn info(&self, name: &str) -> Option<ParameterInfo> {
+        self.source.info(&self.full(name))
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
+        self.source.read(&self.full(name), range, into)
+    }
+
+    fn done_with(&self, name: &str) {
+        self.source.done_with(&self.full(name));
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::slice::from_ref;
 
-use crate::graph::{Array, Graph, Tensor};
+use crate::graph::{self, Array, Data, Graph, Tensor};
 use crate::models::clip_text;
 use crate::models::config::ClipTextConfig;
-use crate::nn::Hook;
+use crate::nn::{Hook, Layers};
 use crate::text::Tokenizer;
 use crate::text::prompt::{self, Chunk, EncodedPrompt, PromptOptions};
 
 use super::error::{Error, Result};
+use super::model::Reading;
 use super::network::{LoadedNetwork, PlannedGraph};
 use super::tokens::TokenRows;
 use super::updates::{UpdateInputs, Updates};
@@ -38,6 +39,8 @@ pub(crate) fn tokenize(
 pub(crate) struct EncoderInputs {
     /// Rows of the token table, `[rows, length, width]`.
     embedded: Tensor,
+    /// Where the texts end, in rows of all of them, `[rows]`; where something is pooled.
+    ends: Option<Tensor>,
     updates: UpdateInputs,
 }
 
@@ -50,9 +53,11 @@ pub(crate) struct EncoderPass {
 
 impl EncoderPass {
     /// The last `skip` layers are left out. The first output is the encoding, `[rows, length,
-    /// width]`; `further` may add others, from the layers named in `hooked`.
+    /// width]`, the next the pooled texts `[rows, projection]` where `reading` says so; `further`
+    /// may add others, from the layers named in `hooked`.
     pub fn plan(
         network: &LoadedNetwork<ClipTextConfig>,
+        reading: Reading,
         updates: &Updates,
         [rows, length]: [usize; 2],
         skip: usize,
@@ -61,14 +66,14 @@ impl EncoderPass {
     ) -> Result<EncoderPass> {
         let planned = network.plan(|config, graph| {
             let embedded = graph.input("embedded", [rows, length, config.hidden_size]);
+            let ends = reading.pooled.then(|| graph.input_ids("ends", [rows]));
             let (outputs, updates) = updates.build(graph, &[], |layers| {
                 layers.hook(hooked.iter().cloned());
-                let encoding = clip_text::encode(layers, config, embedded, skip)?;
-                let mut outputs = vec![encoding];
+                let mut outputs = read(layers, config, reading, embedded, ends, skip)?;
                 outputs.extend(further(layers.hooks()));
                 Ok(outputs)
             })?;
-            Ok((EncoderInputs { embedded, updates }, outputs))
+            Ok((EncoderInputs { embedded, ends, updates }, outputs))
         })?;
         Ok(EncoderPass { planned, rows, length })
     }
@@ -76,11 +81,12 @@ impl EncoderPass {
     /// The plain pass.
     fn plain(
         network: &LoadedNetwork<ClipTextConfig>,
+        reading: Reading,
         updates: &Updates,
         size: [usize; 2],
         skip: usize,
     ) -> Result<EncoderPass> {
-        EncoderPass::plan(network, updates, size, skip, &[], |_| Vec::new())
+        EncoderPass::plan(network, reading, updates, size, skip, &[], |_| Vec::new())
     }
 
     pub fn graph(&self) -> &Graph {
@@ -91,29 +97,66 @@ impl EncoderPass {
         network.weight_bytes(&self.planned)
     }
 
-    /// All outputs, for rows of the token table, `[rows, length, width]`.
+    /// All outputs, for rows of the token table, `[rows, length, width]`, and the places of the
+    /// texts' ends, which count where something is pooled.
     pub fn run(
         &self,
         network: &LoadedNetwork<ClipTextConfig>,
         updates: &Updates,
         embedded: Vec<f32>,
+        ends: &[usize],
     ) -> Result<Vec<Array>> {
         let program = network.program(&self.planned)?;
         updates.write(&program, &program.inputs.updates)?;
         let shape = [self.rows, self.length, network.config.hidden_size];
         program.write(program.inputs.embedded, &Array::f32(shape, embedded))?;
+        if let Some(input) = program.inputs.ends {
+            program.write(input, &end_rows(ends, self.length))?;
+        }
         program.run();
         let outputs = (0..self.planned.plan.outputs.len()).map(|i| program.output(i));
         Ok(outputs.collect::<Result<_, _>>()?)
     }
 }
 
+/// Builds what of an encoder is read: its encoding of `embedded` tokens, and what is pooled of it at
+/// the rows of `ends`.
+pub(crate) fn read(
+    layers: &mut Layers,
+    config: &ClipTextConfig,
+    reading: Reading,
+    embedded: Tensor,
+    ends: Option<Tensor>,
+    skip: usize,
+) -> graph::Result<Vec<Tensor>> {
+    if !reading.before_last {
+        return Ok(vec![clip_text::encode(layers, config, embedded, skip)?]);
+    }
+    let whole = ends.is_some();
+    let (encoding, last) = clip_text::encode_before_last(layers, config, embedded, skip, whole)?;
+    let mut outputs = vec![encoding];
+    if let (Some(last), Some(ends)) = (last, ends) {
+        outputs.push(clip_text::project(layers, config, last, ends)?);
+    }
+    Ok(outputs)
+}
+
+/// Places of ends in texts of `length` tokens as rows of all of them.
+pub(crate) fn end_rows(ends: &[usize], length: usize) -> Array {
+    let rows = ends.iter().enumerate().map(|(i, end)| (i * length + end) as u32);
+    Array::u32([ends.len()], rows.collect())
+}
+
 /// An encoder's weights fit its configuration.
 ///
 /// # Errors
 /// Weights that are missing or of another shape.
-pub(crate) fn check(network: &LoadedNetwork<ClipTextConfig>, length: usize) -> Result<()> {
-    let pass = EncoderPass::plain(network, &Updates::default(), [1, length], 0)?;
+pub(crate) fn check(
+    network: &LoadedNetwork<ClipTextConfig>,
+    reading: Reading,
+    length: usize,
+) -> Result<()> {
+    let pass = EncoderPass::plain(network, reading, &Updates::default(), [1, length], 0)?;
     pass.weight_bytes(network).map(drop)
 }
 
@@ -131,18 +174,20 @@ impl TextPlan {
     /// comes in as many copies as differ between cross-attentions.
     pub fn new(
         network: &LoadedNetwork<ClipTextConfig>,
+        reading: Reading,
         updates: &Updates,
         prompts: &[Vec<EncodedPrompt>],
         skip: usize,
     ) -> Result<TextPlan> {
-        let layers = network.config.num_hidden_layers;
+        let layers = network.config.num_hidden_layers - usize::from(reading.before_last);
         if skip >= layers {
             return Err(Error::ClipSkip { found: skip, layers });
         }
         let plan = |prompts: &[Vec<EncodedPrompt>], skip: usize| -> Result<(EncoderPass, usize)> {
             let chunks: Vec<&Chunk> = prompts.iter().flatten().flat_map(|p| &p.chunks).collect();
             let length = chunks.iter().map(|c| c.ids.len()).max().unwrap_or(0);
-            let pass = EncoderPass::plain(network, updates, [chunks.len(), length], skip)?;
+            let size = [chunks.len(), length];
+            let pass = EncoderPass::plain(network, reading, updates, size, skip)?;
             Ok((pass, prompts.len()))
         };
         let runs = match prompts {
@@ -163,22 +208,23 @@ impl TextPlan {
         each.try_fold(0, |most, bytes| Ok(bytes?.max(most)))
     }
 
-    /// Encodes the prompts planned for, weights applied: `[prompts, chunks * length, width]`, one
-    /// encoding for all cross-attentions, or one for each of them. `words` are the rows that
-    /// continue the token table.
+    /// Encodes the prompts planned for, weights applied. `words` are the rows that continue the
+    /// token table.
     pub fn encode(
         &self,
         network: &LoadedNetwork<ClipTextConfig>,
         prompts: &[Vec<EncodedPrompt>],
         words: Option<&Array>,
-    ) -> Result<Vec<Array>> {
-        let (mut values, mut rest) = (Vec::new(), prompts);
+    ) -> Result<Encoded> {
+        let (mut values, mut pooled, mut rest) = (Vec::new(), Vec::new(), prompts);
         for (pass, count) in &self.runs {
             let (now, later) = rest.split_at((*count).min(rest.len()));
-            values.extend(self.encode_some(network, pass, now, words)?);
+            let (encodings, of_pool) = self.encode_some(network, pass, now, words)?;
+            values.extend(encodings);
+            pooled.extend(of_pool);
             rest = later;
         }
-        if values.iter().any(|v| !v.is_finite()) {
+        if values.iter().chain(pooled.iter().flatten()).any(|v| !v.is_finite()) {
             return Err(Error::NotFinite { stage: "text" });
         }
         let width = network.config.hidden_size;
@@ -198,30 +244,103 @@ impl TextPlan {
                 starts.iter().flat_map(of).copied().collect(),
             )
         };
-        Ok((0..prompts.iter().map(Vec::len).max().unwrap_or(1)).map(layer).collect())
+        let layers = 0..prompts.iter().map(Vec::len).max().unwrap_or(1);
+        Ok(Encoded { encodings: layers.map(layer).collect(), pooled })
     }
 
-    /// Encodes all chunks of all copies of `prompts` in one run.
+    /// Encodes all chunks of all copies of `prompts` in one run; also what is pooled of each prompt:
+    /// of its first copy's first chunk, weights left out, as web UIs do.
     fn encode_some(
         &self,
         network: &LoadedNetwork<ClipTextConfig>,
         pass: &EncoderPass,
         prompts: &[Vec<EncodedPrompt>],
         words: Option<&Array>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<(Vec<f32>, Vec<Vec<f32>>)> {
         let width = network.config.hidden_size;
         let chunks: Vec<&Chunk> = prompts.iter().flatten().flat_map(|p| &p.chunks).collect();
         let length = chunks.first().map_or(0, |c| c.ids.len());
         let ids = chunks.iter().flat_map(|c| c.ids.iter().copied());
         let source = network.weights.source();
         let embedded = TokenRows::default().rows(source, &network.config, ids, words);
-        let outputs = pass.run(network, &self.updates, network.blame(embedded)?)?;
+        let ends: Vec<usize> = chunks.iter().map(|chunk| chunk.end).collect();
+        let outputs = pass.run(network, &self.updates, network.blame(embedded)?, &ends)?;
         let mut encoding = outputs.first().map_or(Vec::new(), |array| array.values().to_vec());
+        let rows = outputs.get(1).map(|array| {
+            array.values().chunks_exact(array.shape.channels().max(1)).collect::<Vec<_>>()
+        });
+        let chunks_of = |prompt: &Vec<EncodedPrompt>| prompt.iter().map(|p| p.chunks.len()).sum();
+        let starts = prompts.iter().scan(0, |next, prompt| {
+            let count: usize = chunks_of(prompt);
+            Some(std::mem::replace(next, *next + count))
+        });
+        let pooled = |rows: Vec<&[f32]>| -> Vec<Vec<f32>> {
+            starts.filter_map(|start| rows.get(start).map(|row| row.to_vec())).collect()
+        };
+        let pooled = rows.map_or(Vec::new(), pooled);
         for (hidden, chunk) in encoding.chunks_exact_mut((length * width).max(1)).zip(&chunks) {
             prompt::apply_weights(hidden, width, &chunk.weights)?;
         }
-        Ok(encoding)
+        Ok((encoding, pooled))
     }
+}
+
+/// What prompts come to.
+pub(crate) struct Encoded {
+    /// `[prompts, chunks * length, width]`: one encoding for all cross-attentions, or one for each
+    /// of them.
+    pub encodings: Vec<Array>,
+    /// Of each prompt, where the encoder pools.
+    pub pooled: Vec<Vec<f32>>,
+}
+
+impl Encoded {
+    /// What several encoders make of the same prompts, side by side as the UNet reads it.
+    pub fn beside(mut all: Vec<Encoded>) -> Encoded {
+        if all.len() == 1
+            && let Some(only) = all.pop()
+        {
+            return only;
+        }
+        let layers = all.iter().map(|encoded| encoded.encodings.len()).max().unwrap_or(0);
+        let layer = |layer: usize| {
+            let of = |encoded: &Encoded| {
+                encoded.encodings.get(layer).or(encoded.encodings.last()).cloned()
+            };
+            side_by_side(&all.iter().filter_map(of).collect::<Vec<_>>())
+        };
+        let encodings = (0..layers).map(layer).collect();
+        let pooled = all.into_iter().map(|encoded| encoded.pooled).find(|all| !all.is_empty());
+        Encoded { encodings, pooled: pooled.unwrap_or_default() }
+    }
+
+    /// Prompt `number` reads as nothing at all.
+    pub fn make_zero(&mut self, number: usize) {
+        for encoding in &mut self.encodings {
+            let prompts = encoding.shape.first().copied().unwrap_or(1).max(1);
+            if let Data::F32(values) = &mut encoding.data {
+                let each = values.len() / prompts;
+                values.iter_mut().skip(number * each).take(each).for_each(|value| *value = 0.0);
+            }
+        }
+        if let Some(pooled) = self.pooled.get_mut(number) {
+            pooled.fill(0.0);
+        }
+    }
+}
+
+/// Arrays `[rows, tokens, width]` joined along their width.
+fn side_by_side(all: &[Array]) -> Array {
+    let widths: Vec<usize> = all.iter().map(|array| array.shape.channels()).collect();
+    let [rows, tokens, _] =
+        all.first().and_then(|array| array.shape.tokens().ok()).unwrap_or_default();
+    let row = |at: usize| {
+        all.iter().zip(&widths).flat_map(move |(array, width)| {
+            array.values().get(at * width..(at + 1) * width).unwrap_or_default()
+        })
+    };
+    let values = (0..rows * tokens).flat_map(row).copied().collect();
+    Array::f32([rows, tokens, widths.iter().sum()], values)
 }
 
 /// Encodings `[halves, tokens, width]` of several prompts as one, `[halves, all tokens, width]`;

@@ -54,12 +54,11 @@ pub fn look(
         problems.extend_from_slice(&own.problems);
     }
     let copies = super::run::step_config(settings, size, &encoder).rows_per_word(&models.unet);
-    let rows = initial_rows(settings, encoder.model().text(), copies);
+    let rows = initial_rows(settings, encoder.model(), copies);
     if let Err(mut wrong) = rows {
         problems.append(&mut wrong);
     }
-    let words =
-        Words::new(encoder.tokenizer().clone(), &settings.words, models.text.vocab_size, copies);
+    let words = Words::of(encoder.model(), &settings.words, copies);
     let words = words.map_err(|error| problems.push(error.to_string())).ok();
     let (Some(words), true) = (words, problems.is_empty()) else {
         return Err(Error::Unfit(problems));

@@ -6,10 +6,11 @@ use super::folder::Found;
 use super::listing::name;
 use super::pool::{Encode, Pool};
 use super::schedule::min_snr;
-use super::step::{Batch, Models, Rates};
+use super::step::{Batch, Models, Rates, SecondText};
 use super::transform::Transform;
 use super::words::Words;
 use crate::graph::Array;
+use crate::models::unet::SizeNumbers;
 
 /// Less of a mask's white than this at the latents' size is worth a word.
 const LITTLE: f64 = 0.5;
@@ -34,6 +35,10 @@ struct Parts {
     latents: Vec<f32>,
     noise: Vec<f32>,
     ids: Vec<u32>,
+    /// Of the second text encoder.
+    second: Vec<u32>,
+    ends: Vec<usize>,
+    sizes: Vec<SizeNumbers>,
     timesteps: Vec<usize>,
     factors: Vec<f32>,
     loss_mask: Vec<f32>,
@@ -154,12 +159,19 @@ impl Examples {
                 let example = pool.example(n);
                 parts.latents.extend(pool.latents(n, &example, encoder)?);
                 parts.noise.extend(pool.noise(n, height * width, channels));
-                parts.ids.extend(self.words.caption(&example.caption)?.ids);
+                let caption = self.words.caption(&example.caption)?;
+                parts.ids.extend(caption.ids);
+                if let Some((ids, end)) = caption.second {
+                    parts.second.extend(ids);
+                    parts.ends.push(end);
+                }
                 parts.timesteps.push(example.timestep);
                 parts.factors.push(self.factors.get(example.timestep).copied().unwrap_or(1.0));
                 let found = pool.found().get(example.picture);
                 let size = found
                     .map_or([1, 1], |f| [f.picture.width() as usize, f.picture.height() as usize]);
+                let original = found.map_or(size, |found| found.original);
+                parts.sizes.push(example.placement.sizes(original));
                 let shown = example.placement.mask(None, size, height, width);
                 let subject = match found.and_then(|found| found.mask.as_ref()) {
                     Some(mask) => example.placement.mask(Some(mask), size, height, width),
@@ -182,11 +194,18 @@ impl Examples {
         let count = parts.timesteps.len();
         let copies = parts.ids.len() / (count * self.words.length()).max(1);
         let shape = [count, height, width, channels];
+        let all = [count, copies, self.words.length()];
+        let second = (!parts.second.is_empty()).then(|| SecondText {
+            ids: Array::u32(all, parts.second),
+            ends: parts.ends,
+            sizes: parts.sizes,
+        });
         Ok(Batch {
             latents: Array::f32(shape, parts.latents),
             noise: Array::f32(shape, parts.noise),
             timesteps: parts.timesteps,
-            ids: Array::u32([count, copies, self.words.length()], parts.ids),
+            ids: Array::u32(all, parts.ids),
+            second,
             factors: parts.factors,
             loss_mask: Array::f32([count, height, width], parts.loss_mask),
             subject_mask: Some(Array::f32([count, height, width], parts.subject_mask)),

@@ -22,7 +22,8 @@ impl Encode for Counting {
 
 fn found(red: u8, side: u32, mask: Option<Mask>) -> Found {
     let picture = Picture::filled(side, side, [red, 0, 0]).unwrap();
-    Found { path: "x.png".into(), picture, caption: "<TOK>, hat, tree".into(), mask, repeats: 1 }
+    let (caption, original) = ("<TOK>, hat, tree".into(), [side as usize; 2]);
+    Found { path: "x.png".into(), picture, original, caption, mask, repeats: 1 }
 }
 
 fn examples(pictures: Vec<Found>, change: impl FnOnce(&mut Settings)) -> Examples {

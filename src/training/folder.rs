@@ -29,6 +29,8 @@ pub struct Found {
     pub path: PathBuf,
     /// Upright, as its EXIF data say.
     pub picture: Picture,
+    /// Width and height that it has in its file.
+    pub original: [usize; 2],
     /// [`PLACEHOLDER`] where the concept's words go.
     pub caption: String,
     /// White where the concept is; none: all of it is.
@@ -263,7 +265,9 @@ fn check_folder<E>(
                 repeats,
             });
             let Some(picture) = picture else { continue };
-            let found = Found { path: path.clone(), picture, caption, mask, repeats };
+            let original = [picture.width() as usize, picture.height() as usize];
+            let path = path.clone();
+            let found = Found { path, picture, original, caption, mask, repeats };
             match role {
                 Role::Concept => checked.found.push(found),
                 // There may be hundreds: none is kept larger than it is looked at.

@@ -202,10 +202,11 @@ fn hardly_different_pictures_are_noticed() {
 fn large_photos_are_kept_smaller() {
     let mask = Mask::new(400, 200, vec![1.0; 80_000]).unwrap();
     let picture = Picture::filled(400, 200, [9; 3]).unwrap();
-    let found =
-        Found { path: "x".into(), picture, caption: String::new(), mask: Some(mask), repeats: 1 };
+    let (original, caption, mask) = ([400, 200], String::new(), Some(mask));
+    let found = Found { path: "x".into(), picture, original, caption, mask, repeats: 1 };
     let shrunk = found.clone().shrunk([64, 64], 2.0).unwrap();
     assert_eq!((shrunk.picture.width(), shrunk.picture.height()), (256, 128));
+    assert_eq!(shrunk.original, [400, 200]);
     assert_eq!(shrunk.mask.unwrap().width(), 256);
     assert_eq!(found.shrunk([256, 256], 2.0).unwrap().picture.width(), 400);
 }
@@ -229,6 +230,14 @@ fn what_is_left_out_is_named_with_its_reason() {
         ("c.avif", AVIF),
         ("IMG_1.MOV", VIDEO),
         ("d.psd", b"?"),
+        ("e.svg", b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>"),
+        ("f.raf", b"\x01\x02\x03"),
+        ("g.wmv", b"\x30\x26\xb2\x75\x8e\x66"),
+        ("h.dat", b"\x01\x02\x03"),
+        ("Thumbs.db", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+        ("desktop.ini", b"[.ShellClassInfo]"),
+        (".DS_Store", b"\0\0\0\x01Bud1"),
+        ("._0.png", b"\0\x05\x16\x07"),
     ];
     others.iter().for_each(|(name, bytes)| fs::write(at.join(name), bytes).unwrap());
     fs::copy(at.join("0.png"), at.join("copy.bak")).unwrap();
@@ -249,7 +258,11 @@ fn what_is_left_out_is_named_with_its_reason() {
         "b.tiff (a TIFF picture",
         "c.avif (an AVIF picture, which is not read",
         "IMG_1.MOV (a video",
-        "d.psd (a text file, which is not read",
+        "d.psd (called .psd, but a text file)",
+        "e.svg (called .svg, a kind that is not read: saved as PNG",
+        "f.raf (called .raf, a kind that is not read: saved as PNG",
+        "g.wmv (called .wmv, a video: frames of it",
+        "h.dat (a file of an unknown kind)",
         "copy.bak (a PNG picture, but not called as one",
         "lost.txt (text without a picture of that name)",
         "more/ (a folder within, with 1 picture)",
@@ -261,7 +274,9 @@ fn what_is_left_out_is_named_with_its_reason() {
     for part in expected {
         assert!(remark.contains(part), "{part}: {remark}");
     }
-    assert!(!remark.contains("README") && !remark.contains("0.png"), "{remark}");
+    for part in ["README", "0.png", "humbs", "desktop", "DS_Store"] {
+        assert!(!remark.contains(part), "{part}: {remark}");
+    }
 }
 
 #[test]

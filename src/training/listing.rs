@@ -27,6 +27,11 @@ const OTHER_PICTURES: [&str; 16] = [
     "heic", "heif", "avif", "gif", "tif", "tiff", "jxl", "jp2", "psd", "svg", "dng", "cr2", "cr3",
     "nef", "arw", "raf",
 ];
+/// Endings of films. Not all of them tell by how they begin.
+const VIDEOS: [&str; 13] =
+    ["mp4", "mov", "m4v", "avi", "mkv", "webm", "wmv", "flv", "mpg", "mpeg", "mts", "3gp", "ogv"];
+/// What systems keep in folders of pictures, for themselves; besides, what is hidden.
+const OF_SYSTEMS: [&str; 3] = ["thumbs.db", "ehthumbs.db", "desktop.ini"];
 /// Files that are named one by one; of more, the number is told.
 const NAMED: usize = 20;
 
@@ -230,23 +235,11 @@ impl Listing {
         if CAPTIONS.contains(&ending.as_str()) {
             return Err(None);
         }
+        if OF_SYSTEMS.contains(&name(path).to_lowercase().as_str()) {
+            return Err(None);
+        }
         Err(match FileKind::of_file(path) {
-            Ok(kind) if kind.is_read_picture() => Some(format!(
-                "{}, but not called as one: a name that ends in .png or the like makes it count",
-                kind.describe()
-            )),
-            Ok(kind) if kind.is_picture() || OTHER_PICTURES.contains(&ending.as_str()) => {
-                Some(format!("{}, which is not read: saved as PNG or JPEG it is", kind.describe()))
-            }
-            Ok(
-                kind @ (FileKind::Video
-                | FileKind::Zip
-                | FileKind::SevenZip
-                | FileKind::Rar
-                | FileKind::Gzip),
-            ) => Some(kind.describe().to_string()),
-            // What people and programs keep beside pictures.
-            Ok(_) => None,
+            Ok(kind) => not_a_picture(kind, &ending),
             Err(_) if path.is_symlink() => Some("a link that leads nowhere".to_string()),
             Err(error) => Some(format!("cannot be read: {error}")),
         })
@@ -256,6 +249,35 @@ impl Listing {
     pub fn told_left_out(&self) -> Option<String> {
         (!self.left_out.is_empty()).then(|| some_of(&self.left_out))
     }
+}
+
+/// Why a file that is not called as a picture is none; nothing where nobody could think that it is
+/// one.
+fn not_a_picture(kind: FileKind, ending: &str) -> Option<String> {
+    let found = kind.describe();
+    let is_called_so = OTHER_PICTURES.contains(&ending);
+    Some(match kind {
+        kind if kind.is_read_picture() => format!(
+            "{found}, but not called as one: a name that ends in .png or the like makes it count"
+        ),
+        kind if kind.is_picture() => {
+            format!("{found}, which is not read: saved as PNG or JPEG it is")
+        }
+        // SVG is XML.
+        FileKind::Unknown | FileKind::Xml if is_called_so => {
+            format!("called .{ending}, a kind that is not read: saved as PNG or JPEG it is")
+        }
+        _ if is_called_so => format!("called .{ending}, but {found}"),
+        FileKind::Video => format!("{found}: frames of it, saved as PNG or JPEG, are read"),
+        _ if VIDEOS.contains(&ending) => {
+            format!("called .{ending}, a video: frames of it, saved as PNG or JPEG, are read")
+        }
+        FileKind::Zip | FileKind::SevenZip | FileKind::Rar | FileKind::Gzip | FileKind::Unknown => {
+            found.to_string()
+        }
+        // What people and programs keep beside pictures.
+        _ => return None,
+    })
 }
 
 /// So many of a list as people read, and how many more there are.

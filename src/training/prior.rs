@@ -177,7 +177,7 @@ impl ClassPictures {
             && a.regions.regions.is_empty()
             && (&a.prompt, &a.negative_prompt) == (&b.prompt, &b.negative_prompt)
             && (a.width, a.height, a.steps, a.guidance) == (b.width, b.height, b.steps, b.guidance)
-            && (a.sampler, a.karras, a.seed, a.rng) == (b.sampler, b.karras, b.seed, b.rng)
+            && (a.sampler, a.schedule, a.seed, a.rng) == (b.sampler, b.schedule, b.seed, b.rng)
             && (a.clip_skip, a.prompt_options.syntax) == (b.clip_skip, b.prompt_options.syntax)
     }
 
@@ -254,8 +254,10 @@ impl ClassPictures {
             };
             let text = read_text(&file, "a caption (text)").map_err(unreadable)?;
             let caption = text.lines().map(str::trim).find(|line| !line.is_empty());
+            let picture = Picture::open(&path)?;
             Ok(Found {
-                picture: Picture::open(&path)?,
+                original: [picture.width() as usize, picture.height() as usize],
+                picture,
                 caption: caption.unwrap_or_default().to_string(),
                 path,
                 mask: None,

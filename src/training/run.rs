@@ -169,14 +169,9 @@ impl Run {
         }
         let mut config = step_config(settings, size, &encoder);
         let copies = config.rows_per_word(&models.unet);
-        let rows = initial_rows(settings, encoder.model().text(), copies);
+        let rows = initial_rows(settings, encoder.model(), copies);
         let rows = rows.map_err(|mut wrong| problems.append(&mut wrong)).ok();
-        let words = Words::new(
-            encoder.tokenizer().clone(),
-            &settings.words,
-            models.text.vocab_size,
-            copies,
-        );
+        let words = Words::of(encoder.model(), &settings.words, copies);
         let words = words.map_err(|error| problems.push(error.to_string())).ok();
         let (Some(rows), Some(words), true) = (rows, words, problems.is_empty()) else {
             return Err(Error::Unfit(problems));
@@ -248,7 +243,7 @@ impl Run {
     fn begin(
         &mut self,
         begin: Begin,
-        rows: crate::graph::Array,
+        rows: Vec<crate::graph::Array>,
         tell: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let path = self.places.state();
@@ -318,7 +313,7 @@ impl Run {
         });
     }
 
-    fn initial(&self, rows: crate::graph::Array) -> Result<State> {
+    fn initial(&self, rows: Vec<crate::graph::Array>) -> Result<State> {
         let draws = Draws::new(self.settings.seed);
         let mut index = 0;
         // Kaiming's uniform numbers with a = sqrt(5) (He et al. 2015): in +-1 / sqrt(in).
@@ -328,7 +323,7 @@ impl Run {
             index += 1;
             (0..layer.rank * layer.into).map(|_| numbers.between(-bound, bound) as f32).collect()
         };
-        Ok(self.step.initial(Some(rows), &mut down)?)
+        Ok(self.step.initial(rows, &mut down)?)
     }
 
     /// As they were completed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::config::Settings;
-use super::step::{Network, State, TrainedLayer, network_prefix};
+use super::step::{Network, State, TrainedLayer, network_prefix, rows_name};
 use crate::concept::{Concept, Lora, ModelHash, UpdateSet, Word};
 use crate::graph::Array;
 
@@ -18,26 +18,42 @@ pub fn concept(
     Concept {
         name: settings.name.clone(),
         words: words(settings, state),
-        updates: [Network::TextEncoder, Network::UNet]
+        updates: networks(state)
             .map(|network| (network, updates(settings, state, layers, network)))
-            .into(),
+            .collect(),
         base: Some(base),
         metadata: metadata(settings, state),
     }
 }
 
+/// Those that a state is about: of the second text encoder, where its words are there.
+fn networks(state: &State) -> impl Iterator<Item = Network> {
+    let second = state.arrays.contains_key(rows_name(Network::TextEncoder2));
+    let all = [Network::TextEncoder, Network::TextEncoder2, Network::UNet];
+    all.into_iter().filter(move |network| second || *network != Network::TextEncoder2)
+}
+
 fn words(settings: &Settings, state: &State) -> Vec<Word> {
-    let Some(rows) = state.arrays.get("rows") else { return Vec::new() };
-    let (width, count) = (rows.shape.channels(), settings.words.len().max(1));
-    let copies = rows.shape.rows() / count;
-    let each = rows.values().chunks_exact((copies * width).max(1));
-    let initializers = settings.initializers.iter().map(Some).chain(std::iter::repeat(None));
-    let word =
-        |((text, from), values): ((&String, Option<&super::config::Initializer>), &[f32])| Word {
-            initializer: from.map(ToString::to_string),
-            ..Word::new(text, Array::f32([copies, width], values.to_vec()))
-        };
-    settings.words.iter().zip(initializers).zip(each).map(word).collect()
+    if !state.arrays.contains_key(rows_name(Network::TextEncoder)) {
+        return Vec::new();
+    }
+    let count = settings.words.len().max(1);
+    // Of the word at a place, in one text encoder.
+    let rows = |place: usize, network: Network| {
+        let rows = state.arrays.get(rows_name(network))?;
+        let (width, copies) = (rows.shape.channels(), rows.shape.rows() / count);
+        let values = rows.values().chunks_exact((copies * width).max(1)).nth(place)?;
+        Some((network, Array::f32([copies, width], values.to_vec())))
+    };
+    let word = |(place, text): (usize, &String)| Word {
+        text: text.clone(),
+        initializer: settings.initializers.get(place).map(ToString::to_string),
+        rows: networks(state)
+            .filter(|network| network.is_text_encoder())
+            .filter_map(|network| rows(place, network))
+            .collect(),
+    };
+    settings.words.iter().enumerate().map(word).collect()
 }
 
 fn updates(

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::models::unet::SizeNumbers;
 use crate::picture::{self, Mask, Picture};
 
 use super::draws::Numbers;
@@ -101,6 +102,20 @@ impl Placement {
     /// What part of the result the picture takes.
     pub fn share(&self) -> f64 {
         (self.to.width * self.to.height) as f64 / (self.width * self.height).max(1) as f64
+    }
+
+    /// What Stable Diffusion XL is told of the picture, of which the file had `original` width and
+    /// height: that, where the result begins in what it was resized to, and the result's size. Ground
+    /// beside it counts as no cut.
+    pub fn sizes(&self, original: [usize; 2]) -> SizeNumbers {
+        let begin = |from: usize, of: usize, to: usize, at: usize| {
+            let resized = (from as f64 * to as f64 / of.max(1) as f64).round() as usize;
+            resized.saturating_sub(at)
+        };
+        let (from, to) = (self.from, self.to);
+        let top = begin(from.y, from.height, to.height, to.y);
+        let left = begin(from.x, from.width, to.width, to.x);
+        [original[1], original[0], top, left, self.height, self.width].map(|number| number as f32)
     }
 
     /// The placed picture.

@@ -3,21 +3,29 @@
 use super::config::{Initializer, Settings};
 use super::draws::{Draws, Purpose};
 use crate::graph::Array;
-use crate::sd::TextEncoder;
 use crate::sd::source::ComponentSource;
 use crate::sd::tokens::TokenRows;
+use crate::sd::{Model, TextEncoder};
 use crate::text::prompt::{self, PromptOptions, Syntax};
-use crate::text::{Result, Tokenizer};
+use crate::text::{Error, Result, Tokenizer};
 
-/// A tokenizer that knows the words as single tokens.
+/// Tokenizers that know the words as single tokens.
 #[derive(Clone, Debug)]
 pub struct Words {
+    first: Known,
+    /// Of the second text encoder.
+    second: Option<Known>,
+    copies: usize,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct Known {
     tokenizer: Tokenizer,
     /// The tokenizer's ids of the words, in order.
     ids: Vec<u32>,
     /// Rows of the model's own token table.
     vocabulary: u32,
-    copies: usize,
 }
 
 /// A caption as token ids.
@@ -25,30 +33,42 @@ pub struct Words {
 pub struct Caption {
     /// `[copies, tokens]`, as [`super::step::Batch::ids`] has them.
     pub ids: Vec<u32>,
+    /// Likewise, those of the second text encoder, and the place of the end mark among them.
+    pub second: Option<(Vec<u32>, usize)>,
     /// What did not fit.
     pub cut: bool,
 }
 
 impl Words {
-    /// Adds the words to a model's tokenizer. `vocabulary` is the number of rows of the model's
-    /// token table, `copies` the rows of each word.
-    ///
-    /// # Errors
-    /// A word that the vocabulary has already, or that is no word.
+    /// Adds the words to one tokenizer. `vocabulary` is the number of rows of the model's token table,
+    /// `copies` the rows of each word.
+    #[cfg(test)]
     pub fn new(
-        mut tokenizer: Tokenizer,
+        tokenizer: Tokenizer,
         words: &[String],
         vocabulary: usize,
         copies: usize,
     ) -> Result<Words> {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let ids = tokenizer.add_words(&words)?;
-        Ok(Words { tokenizer, ids, vocabulary: vocabulary as u32, copies })
+        let first = Known::new(tokenizer, words, vocabulary)?;
+        Ok(Words { first, second: None, copies })
+    }
+
+    /// Adds the words to the tokenizers of all text encoders of a model. `copies` are the rows of
+    /// each word.
+    ///
+    /// # Errors
+    /// A word that the model has already, or that is no word.
+    pub fn of(model: &Model, words: &[String], copies: usize) -> Result<Words> {
+        let known = |encoder: &TextEncoder| {
+            Known::new(encoder.tokenizer.clone(), words, encoder.part.config.vocab_size)
+        };
+        let second = model.text_encoders.get(1).map(known).transpose()?;
+        Ok(Words { first: known(model.text())?, second, copies })
     }
 
     /// Tokens of a caption, start, end and padding included.
     pub fn length(&self) -> usize {
-        self.tokenizer.max_length()
+        self.first.tokenizer.max_length()
     }
 
     /// The sentence for the user about the picture `path`, whose caption is cut.
@@ -61,17 +81,52 @@ impl Words {
     /// # Errors
     /// Text that the vocabulary cannot spell.
     pub fn caption(&self, text: &str) -> Result<Caption> {
+        let (ids, _, cut) = self.first.caption(text, self.copies)?;
+        let second = self.second.as_ref().map(|known| known.caption(text, self.copies));
+        let second = second.transpose()?.map(|(ids, end, _)| (ids, end));
+        Ok(Caption { ids, second, cut })
+    }
+}
+
+impl Known {
+    fn new(mut tokenizer: Tokenizer, words: &[String], vocabulary: usize) -> Result<Known> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        words.iter().try_for_each(|word| check_new(&tokenizer, word))?;
+        let ids = tokenizer.add_words(&words)?;
+        Ok(Known { tokenizer, ids, vocabulary: vocabulary as u32 })
+    }
+
+    /// The ids of all copies of a caption, the place of the end mark, and whether something did not
+    /// fit.
+    fn caption(&self, text: &str, copies: usize) -> Result<(Vec<u32>, usize, bool)> {
         let options = PromptOptions { syntax: Syntax::Off, ..PromptOptions::default() };
         let encoded = prompt::encode(&self.tokenizer, text, &options)?;
-        let chunk = encoded.chunks.first().map(|chunk| chunk.ids.as_slice()).unwrap_or_default();
-        let mut ids = Vec::with_capacity(self.copies * chunk.len());
-        for copy in 0..self.copies {
+        let first = encoded.chunks.first();
+        let chunk = first.map(|chunk| chunk.ids.as_slice()).unwrap_or_default();
+        let mut ids = Vec::with_capacity(copies * chunk.len());
+        for copy in 0..copies {
             ids.extend(chunk.iter().map(|id| match self.ids.iter().position(|word| word == id) {
-                Some(word) => self.vocabulary + (word * self.copies + copy) as u32,
+                Some(word) => self.vocabulary + (word * copies + copy) as u32,
                 None => *id,
             }));
         }
-        Ok(Caption { ids, cut: !encoded.warnings.is_empty() })
+        Ok((ids, first.map_or(0, |chunk| chunk.end), !encoded.warnings.is_empty()))
+    }
+}
+
+/// Refuses a word that the model reads as a whole already: every prompt with it, and every caption,
+/// would mean the concept from then on.
+fn check_new(tokenizer: &Tokenizer, word: &str) -> Result<()> {
+    match single_token(tokenizer, word) {
+        Ok(_) => Err(Error::Word {
+            word: word.to_string(),
+            reason: format!(
+                "the model has this word already, and wherever a prompt has it, it would mean the \
+                    concept alone; a new one is needed, such as <{}1>",
+                word.trim_matches(['<', '>']).to_lowercase()
+            ),
+        }),
+        Err(_) => Ok(()),
     }
 }
 
@@ -101,11 +156,30 @@ pub fn single_token(tokenizer: &Tokenizer, word: &str) -> std::result::Result<u3
     }
 }
 
-/// The rows that the words start from, `[words * copies, width]`: all copies of a word alike. What
-/// is wrong with the initializers comes instead, all of it.
+/// The rows that the words start from, `[words * copies, width]` for each text encoder of a model:
+/// all copies of a word alike. What is wrong with the initializers comes instead, all of it.
 pub fn initial_rows(
     settings: &Settings,
+    model: &Model,
+    copies: usize,
+) -> std::result::Result<Vec<Array>, Vec<String>> {
+    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
+    for (number, encoder) in model.text_encoders.iter().enumerate() {
+        match rows_of_encoder(settings, encoder, number, copies) {
+            Ok(found) => rows.push(found),
+            Err(found) => wrong.extend(found),
+        }
+    }
+    // What both encoders lack is said once.
+    let mut said = std::collections::HashSet::new();
+    wrong.retain(|problem: &String| said.insert(problem.clone()));
+    if wrong.is_empty() { Ok(rows) } else { Err(wrong) }
+}
+
+fn rows_of_encoder(
+    settings: &Settings,
     encoder: &TextEncoder,
+    number: usize,
     copies: usize,
 ) -> std::result::Result<Array, Vec<String>> {
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
@@ -115,6 +189,8 @@ pub fn initial_rows(
     for (index, from) in settings.initializers.iter().enumerate() {
         let row = match from {
             Initializer::Noise(deviation) => {
+                // Each encoder's words have their own.
+                let index = number * settings.initializers.len() + index;
                 let numbers = draws.at(Purpose::Words, index as u64).normal(width);
                 numbers.into_iter().map(|v| v * deviation).collect()
             }
@@ -171,7 +247,13 @@ mod tests {
         assert!(words.caption(&"tree ".repeat(90)).unwrap().cut);
         // Brackets weigh nothing here.
         assert!(words.caption("((tree:1.3))").unwrap().ids.len() == 3 * 77);
-        assert!(Words::new(plain, &["<a>".into(), "<A>".into()], 5000, 1).is_err());
+        assert!(Words::new(plain.clone(), &["<a>".into(), "<A>".into()], 5000, 1).is_err());
+        for word in ["dog", "Dog", "7"] {
+            let error = Words::new(plain.clone(), &["<a>".into(), word.into()], 5000, 1);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(&format!("\"{word}\"")) && error.contains("already"), "{error}");
+        }
+        Words::new(plain, &["dogz".into(), "<dog>".into()], 5000, 1).unwrap();
     }
 
     #[test]
@@ -201,7 +283,9 @@ mod tests {
             Settings::new(given).unwrap()
         };
         let width = encoder.part.config.hidden_size;
-        let rows = initial_rows(&settings("<rand-0.5> man"), encoder, 2).unwrap();
+        let rows = initial_rows(&settings("<rand-0.5> man"), &model, 2).unwrap();
+        assert_eq!(rows.len(), 1);
+        let rows = &rows[0];
         let rows: Vec<&[f32]> = rows.values().chunks_exact(width).collect();
         assert_eq!(rows.len(), 4);
         assert_eq!((rows[0], rows[2]), (rows[1], rows[3]));
@@ -210,7 +294,7 @@ mod tests {
         let id = single_token(&tokenizer(), "man").unwrap() as usize;
         let table = encoder.part.component.tensor(TOKEN_TABLE).unwrap();
         assert_eq!(rows[2], table.to_f32(id * width..(id + 1) * width));
-        let wrong = initial_rows(&settings("xylophone theremin"), encoder, 2).unwrap_err();
+        let wrong = initial_rows(&settings("xylophone theremin"), &model, 2).unwrap_err();
         assert_eq!(wrong.len(), 2);
     }
 }

@@ -13,7 +13,7 @@ use super::{SMALL, fixture, names, run};
 const LAYERS: usize = 16;
 
 /// The model's embedding of a word that it knows, once for each layer.
-fn rows_of(word: &str) -> Array {
+pub(super) fn rows_of(word: &str) -> Array {
     let model = Checkpoint::shipped().unwrap();
     let tokenizer = Tokenizer::open(fixture("models/tiny/tokenizer")).unwrap();
     let id = tokenizer.token_id(&format!("{word}</w>")).unwrap() as usize;
@@ -23,7 +23,7 @@ fn rows_of(word: &str) -> Array {
     Array::f32([LAYERS, width], row.repeat(LAYERS))
 }
 
-fn word(text: &str, rows: Array) -> Word {
+pub(super) fn word(text: &str, rows: Array) -> Word {
     Word { initializer: Some("cat".into()), ..Word::new(text, rows) }
 }
 
@@ -38,7 +38,7 @@ fn updates(layer: &str, shape: [usize; 2], size: f32) -> UpdateSet {
 }
 
 /// `<cat1>` is the cat that the model knows; the updates are strong enough to be seen.
-fn concept() -> Concept {
+pub(super) fn concept() -> Concept {
     let model = Checkpoint::shipped().unwrap();
     let layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v";
     let shape = model.unet.shape(&format!("{layer}.weight")).unwrap();
@@ -125,7 +125,6 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
     run(at, "convert @/same.safetensors @/renamed.safetensors --rename <cat1>=<cat2>").ok();
     run(at, &format!("{line} @/kat.safetensors --concept @/renamed.safetensors")).ok();
 
-    let layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v";
     let bad = |name: &str, change: fn(&mut Concept)| {
         let mut concept = concept();
         change(&mut concept);
@@ -144,7 +143,7 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
         *c.updates.of_mut(Network::UNet) =
             updates("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", [5, 5], 0.1);
     })
-    .failed(1, &[layer, "[5, 5]"]);
+    .failed(1, &["prompts of width 5", "prompts of width 128"]);
     bad("norm", |c| *c.updates.of_mut(Network::UNet) = updates("conv_norm_out", [64, 64], 0.1))
         .failed(1, &["`conv_norm_out`"]);
     std::fs::write(at.join("text.safetensors"), "no tensors").unwrap();

@@ -117,7 +117,7 @@ fn configurations_that_contradict() {
 
 #[test]
 fn requests_that_cannot_be_met() {
-    let cases: [(&str, &[&str]); 20] = [
+    let cases: [(&str, &[&str]); 26] = [
         ("--size 101x64", &["width", "101", "multiple of"]),
         ("--size 64x0", &["--size", "64x0", "1 to 16384"]),
         ("--size -64x64", &["--size", "-64x64"]),
@@ -129,6 +129,12 @@ fn requests_that_cannot_be_met() {
         ("--batch 0", &["batch", "0"]),
         ("--sampler ddim --karras", &["ddim", "Karras"]),
         ("--sampler euler --eta 0.5", &["euler", "eta"]),
+        ("--sampler lcm --schedule beta", &["lcm", "Beta", "euler"]),
+        ("--schedule ays", &["--schedule", "ays", "exponential"]),
+        ("--schedule beta --karras", &["--schedule", "--karras"]),
+        ("--guidance-rescale 1.5", &["--guidance-rescale", "0 to 1"]),
+        ("--guidance-from 0.6 --guidance-until 0.5", &["guidance from and until", "0.6 to 0.5"]),
+        ("--cache 0", &["--cache", "from 1 on"]),
         ("--sampler ddim --eta 2", &["--eta", "2", "0 to 1"]),
         ("--clip-skip 100", &["clip", "100"]),
         ("--guidance NaN", &["--guidance", "NaN"]),

@@ -83,12 +83,12 @@ fn embeddings_act_however_their_names_are_spelt() {
     assert!(!said.contains("no prompt"), "{said}");
     assert_ne!(used, latents("9", &["a only cat"], "").0);
     run(at, "generate -p xl --concept @/xl.safetensors -o @/a.png")
-        .failed(1, &["xl.safetensors", "XL"]);
+        .failed(1, &["`xl`", "was made for Stable Diffusion XL"]);
     for (file, kind) in [
         ("only", "word only: 2 vectors"),
         ("EasyNegative", "word EasyNegative: 3"),
         ("xl", "textual inversion (Stable Diffusion XL)"),
-        ("xl", "use: none;"),
+        ("xl", "use: --concept"),
     ] {
         let told = run(at, &format!("inspect @/{file}.safetensors")).ok().stdout;
         assert!(told.contains(kind), "{told}");

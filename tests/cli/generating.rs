@@ -316,7 +316,7 @@ fn settings_of_other_programs() {
     assert!(!at.join("out.png").exists());
     save(
         "template.png",
-        "a cat\nSteps: 1, Sampler: DPM++ SDE Karras, CFG scale: 1, Seed: 5, Size: \
+        "a cat\nSteps: 1, Sampler: DPM2 Karras, CFG scale: 1, Seed: 5, Size: \
             64x64\nTemplate: a {cat|dog}",
     );
     let ran = run(at, "generate --like @/template.png -m tiny --json -o @/out.png").ok();
@@ -326,8 +326,7 @@ fn settings_of_other_programs() {
         (&"a cat".into(), &5.into(), &false.into())
     );
     assert!(
-        ran.stderr.contains("Sampler: DPM++ SDE Karras")
-            && ran.stderr.contains("Template: a {cat|dog}"),
+        ran.stderr.contains("Sampler: DPM2 Karras") && ran.stderr.contains("Template: a {cat|dog}"),
         "{}",
         ran.stderr
     );
@@ -336,7 +335,7 @@ fn settings_of_other_programs() {
     let warnings = quiet.json()["warnings"].to_string();
     assert!(
         quiet.stderr.is_empty()
-            && warnings.contains("Sampler: DPM++ SDE Karras")
+            && warnings.contains("Sampler: DPM2 Karras")
             && warnings.contains("Template: a {cat|dog}"),
         "{warnings}"
     );

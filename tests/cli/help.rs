@@ -2,8 +2,21 @@
 use super::{mos, ran, run};
 use std::path::Path;
 
-const COMMANDS: [&str; 8] =
-    ["generate", "train", "fuse", "inspect", "convert", "devices", "demo", "bench"];
+const COMMANDS: [&str; 13] = [
+    "generate",
+    "train",
+    "fuse",
+    "eval",
+    "inspect",
+    "convert",
+    "devices",
+    "demo",
+    "bench",
+    "kernel",
+    "serve",
+    "completions",
+    "man",
+];
 
 #[test]
 fn every_command_explains_itself() {
@@ -20,6 +33,56 @@ fn every_command_explains_itself() {
         }
     }
     assert!(all.contains("Exit codes: 0 done, 1 failed, 2 wrong usage"));
+}
+
+#[test]
+fn asking_for_help_twice_is_asking_for_help() {
+    let all = ran(mos().arg("help")).ok().stdout;
+    for words in ["help --help", "help -h", "help help", "help help --help"] {
+        assert_eq!(ran(mos().args(words.split(' '))).ok().stdout, all, "{words}");
+    }
+    let train = ran(mos().args(["help", "train"])).ok().stdout;
+    assert_eq!(ran(mos().args(["help", "train", "--help"])).ok().stdout, train);
+    run(Path::new("."), "help frobnicate --help").failed(2, &["frobnicate"]);
+}
+
+#[test]
+fn shells_are_told_all_commands_and_options() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = ran(mos().args(["completions", shell])).ok().stdout;
+        for word in COMMANDS.into_iter().chain(["prompt-rewrite", "kernels"]) {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    run(Path::new("."), "completions csh").failed(2, &["csh", "bash"]);
+    // As bash reads it.
+    let bash = ran(mos().args(["completions", "bash"])).ok().stdout;
+    let script = format!(
+        "{bash}\nCOMP_WORDS=(mos gen); COMP_CWORD=1; _mos mos gen mos; echo ${{COMPREPLY[@]}}"
+    );
+    if let Ok(asked) = std::process::Command::new("bash").args(["-c", &script]).output() {
+        let said = String::from_utf8_lossy(&asked.stdout);
+        assert_eq!(said.trim(), "generate", "{}", String::from_utf8_lossy(&asked.stderr));
+    }
+}
+
+#[test]
+fn every_command_has_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let told = run(at, "man @/man1").ok().stdout;
+    let names = super::names(&at.join("man1"));
+    assert_eq!(told.lines().count(), names.len());
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(at.join(format!("man1/mos-{command}.1"))).unwrap();
+        assert!(page.contains(&format!("mos {command}").replace('-', "\\-")), "{page}");
+        assert!(page.contains(".TH") && page.contains(".SH OPTIONS"), "{page}");
+    }
+    assert!(names.contains(&"mos.1".into()) && names.contains(&"mos-bench-kernels.1".into()));
+    assert_eq!(run(at, "man @/man1").ok().stdout, told, "pages are replaced");
+    std::fs::write(at.join("file"), "").unwrap();
+    run(at, "man @/file").failed(2, &["file", "cannot be written"]);
+    run(at, "man -").failed(2, &["FOLDER -"]);
 }
 
 #[test]

@@ -55,6 +55,47 @@ fn pictures_that_are_done_stay_and_nothing_else() {
     }
 }
 
+/// Seconds that a process has computed.
+fn computed(child: &Child) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = after.skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
+    ticks.iter().sum::<f64>() / 100.0
+}
+
+/// A step of this size takes seconds: the first signal waits for its end, the second does not.
+#[test]
+fn a_second_one_ends_it_at_once() {
+    if unheard() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = mos()
+        .args("generate -p cat --size 1024x1024 --steps 4 --adapter cpu -o p.png".split(' '))
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while computed(&child) < 2.0 {
+        assert!(start.elapsed() < Duration::from_secs(300) && child.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(20));
+    }
+    let press = || Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(press().success());
+    sleep(Duration::from_millis(100));
+    // If it has just ended with its step, that was the first one's doing.
+    press();
+    let second = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(second.elapsed() < Duration::from_secs(2), "{:?}", second.elapsed());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!said.contains("error"), "{said}");
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
 #[test]
 fn a_run_is_saved_and_its_next_command_is_told() {
     if unheard() {

@@ -135,6 +135,42 @@ fn inspect_says_what_is_wrong() {
     run(folder.path(), "inspect @/empty.safetensors").failed(1, &["empty.safetensors"]);
 }
 
+/// By names and shapes these are concepts and LoRAs; they are read to the end.
+#[test]
+fn inspect_tells_of_concepts_and_loras_that_cannot_be_used() {
+    use mixofshow::checkpoint::{TensorView, write};
+    let folder = tempfile::tempdir().unwrap();
+    let layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
+    let [down, up] = ["down", "up"].map(|half| format!("{layer}.lora_{half}.weight"));
+    let view = |name: &str, shape: [usize; 2], value: f32| {
+        let values: Vec<f32> = vec![value; shape[0] * shape[1]];
+        (name.to_string(), shape, values)
+    };
+    let used = |tensors: &[(String, [usize; 2], Vec<f32>)]| {
+        let views: Vec<_> = tensors
+            .iter()
+            .map(|(name, shape, v)| {
+                (name.clone(), TensorView::from_f32(shape.to_vec(), v).unwrap())
+            })
+            .collect();
+        write(&folder.path().join("a.safetensors"), &views, &Default::default()).unwrap();
+        let json = run(folder.path(), "inspect @/a.safetensors --json").ok().json();
+        assert_eq!(json["what"], "lora");
+        json["used"].as_str().unwrap().to_string()
+    };
+    let (a, b) = (view(&down, [2, 32], 0.5), view(&up, [32, 2], 0.5));
+    assert!(used(&[a.clone(), b.clone()]).starts_with("--lora"));
+    for (tensors, says) in [
+        (vec![a.clone()], "the other half of the update is missing"),
+        (vec![b], "without the first"),
+        (vec![a.clone(), view(&up, [32, 2], f32::NAN)], "no numbers"),
+        (vec![a, view(&up, [32, 2], f32::INFINITY)], "no numbers"),
+    ] {
+        let used = used(&tensors);
+        assert!(used.starts_with("none as it is: ") && used.contains(says), "{says}: {used}");
+    }
+}
+
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
     let mut command = mos();

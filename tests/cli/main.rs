@@ -1,14 +1,19 @@
 //! The program from outside: what it prints, what it writes, and how it ends.
 mod bombs;
+mod casts;
 mod concepts;
 mod errors;
 mod escapes;
+mod evaluating;
 mod foreign;
 mod formats;
+mod fusing;
 mod generating;
 mod help;
 mod interrupts;
+mod kernels;
 mod kinds;
+mod larger;
 mod looking;
 mod outputs;
 mod placing;

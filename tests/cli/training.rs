@@ -118,6 +118,22 @@ fn settings_out_of_range_are_wrong_usage() {
     assert_eq!(names(at), ["a.toml", "b.toml", "list.json"]);
 }
 
+/// A word of the model's own would mean something else from then on, in captions too.
+#[test]
+fn words_that_the_model_has_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at);
+    for check in ["--check ", ""] {
+        let line = format!(
+            "train {check}--pictures @/zorp --words Dog --class-word man --adapter cpu -o \
+                @/z.safetensors"
+        );
+        run(at, &line).failed(1, &["\"Dog\"", "already", "such as <dog1>"]);
+    }
+    assert_eq!(names(at), ["zorp"]);
+}
+
 /// The same keys in JSON, and a folder of which not all is read.
 #[test]
 fn a_check_reads_json_and_tells_what_is_left_out() {

@@ -1,4 +1,4 @@
-//! A graph on whatever adapter is there, compared with its operations' plain-Rust twins.
+//! A graph on whatever adapter is there, compared with its operations' reference implementations.
 
 use std::collections::HashMap;
 use std::ops::Range;

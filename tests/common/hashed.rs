@@ -1,4 +1,4 @@
-//! Weights and inputs made from names: the twin of `tools/reference/hashed.py`, which states the
+//! Weights and inputs made from names: the same as `tools/reference/hashed.py`, which states the
 //! rules.
 
 use std::collections::HashMap;

@@ -29,6 +29,22 @@ pub fn unet_2() -> Value {
     "use_linear_projection": true, "sample_size": 96})
 }
 
+/// Stable Diffusion XL's UNet.
+pub fn unet_xl() -> Value {
+    json!({"cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20], "sample_size": 128,
+    "block_out_channels": [320, 640, 1280], "use_linear_projection": true,
+    "transformer_layers_per_block": [1, 2, 10], "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]})
+}
+
+/// What a UNet of Stable Diffusion XL is told besides.
+fn addition(layers: &mut Layers, config: &UNetConfig, rows: usize) -> Option<Tensor> {
+    let addition = config.addition?;
+    Some(layers.graph.input("addition", [rows, addition.width()]))
+}
+
 /// The autoencoder of both.
 pub fn autoencoder() -> Value {
     json!({"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 512})
@@ -47,6 +63,14 @@ pub fn text_2() -> Value {
     json!({"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
     "num_hidden_layers": 23,
         "projection_dim": 512, "hidden_act": "gelu", "vocab_size": 49408,
+        "max_position_embeddings": 77})
+}
+
+/// Stable Diffusion XL's second text encoder.
+pub fn text_xl() -> Value {
+    json!({"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+        "projection_dim": 1280, "hidden_act": "gelu", "vocab_size": 49408,
         "max_position_embeddings": 77})
 }
 
@@ -112,6 +136,7 @@ pub fn unet(
                 prompt,
                 guidance,
                 class,
+                addition: addition(layers, &config, batch),
                 residuals: Residuals::default(),
             };
             vec![unet::unet(layers, &config, &inputs).unwrap().sample]
@@ -166,6 +191,7 @@ pub fn regional_unet(
             prompt,
             guidance: None,
             class: None,
+            addition: addition(layers, &config, batch),
             residuals: Residuals::default(),
         };
         vec![unet::unet(layers, &config, &inputs).unwrap().sample]
@@ -199,7 +225,13 @@ pub fn control_net(name: &str, config: &Value, batch: usize, height: usize, widt
         let sample = layers.graph.input("sample", [batch, height, width, config.unet.in_channels]);
         let time = layers.graph.input("time", [batch, first]);
         let text = [layers.graph.input("text", [batch, 77, config.unet.cross_attention_dim])];
-        let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
+        let inputs = ControlNetInputs {
+            sample,
+            time,
+            addition: None,
+            prompt: Encodings::Text(&text),
+            embedding,
+        };
         let output = controlnet::controlnet(layers, &config, &inputs).unwrap();
         output.skips.into_iter().chain([output.middle]).collect()
     })
@@ -278,7 +310,15 @@ pub fn controlled_unet(
         let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
         let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
         let (prompt, residuals) = (Encodings::Text(&text), Residuals::default());
-        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+        let inputs = UNetInputs {
+            sample,
+            time,
+            prompt,
+            guidance: None,
+            class: None,
+            addition: addition(layers, &config, batch),
+            residuals,
+        };
         let output = unet::unet(layers, &config, &inputs).unwrap();
         let shapes = output.skips.iter().map(|&t| graph.shape(t).clone()).collect::<Vec<_>>();
         let middle = graph.shape(output.middle).clone();
@@ -336,6 +376,7 @@ pub fn controlled_unet(
         prompt: Encodings::Text(&texts),
         guidance: None,
         class: None,
+        addition: None,
         residuals,
     };
     let outputs = vec![unet::unet(layers, &config, &inputs).unwrap().sample];
@@ -415,7 +456,15 @@ pub fn sampling_step(name: &str, config: &Value, height: usize, width: usize) ->
         let time = layers.graph.input("time", [2, config.block_out_channels[0]]);
         let text = [layers.graph.input("text", [2, 77, config.cross_attention_dim])];
         let (prompt, residuals) = (Encodings::Text(&text), Residuals::default());
-        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+        let inputs = UNetInputs {
+            sample,
+            time,
+            prompt,
+            guidance: None,
+            class: None,
+            addition: addition(layers, &config, 2),
+            residuals,
+        };
         let output = unet::unet(layers, &config, &inputs).unwrap().sample;
         let output = layers.graph.guidance(output, 7.5).unwrap();
         let next = layers.graph.mix(state, output, noise, matrix).unwrap();

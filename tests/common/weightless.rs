@@ -43,6 +43,21 @@ impl ParameterSource for Nothing {
     }
 }
 
+/// Stable Diffusion XL, to be tuned.
+pub fn models_xl(stored: StoredAs) -> Models {
+    let (unet, first, second) = (published::unet_xl(), published::text_1(), published::text_xl());
+    let built = [
+        published::unet("UNet", &unet, 1, 64, 64, false),
+        published::text("text encoder", &first, 1),
+        published::text("second text encoder", &second, 1),
+    ];
+    let mut all = Nothing::of(&[&built[0].graph, &built[1].graph], stored);
+    let own = Nothing::of(&[&built[2].graph], stored).0.into_iter();
+    all.0.extend(own.map(|(name, shape)| (format!("text_encoder_2.{name}"), shape)));
+    let second = ClipTextConfig::from_json(&second, Path::new("config.json")).unwrap();
+    Models { second: Some(second), parameters: Arc::new(all), ..models(&unet, &first, stored) }
+}
+
 /// A UNet and a text encoder, to be tuned.
 pub fn models(unet: &Value, text: &Value, stored: StoredAs) -> Models {
     let built =
@@ -51,6 +66,7 @@ pub fn models(unet: &Value, text: &Value, stored: StoredAs) -> Models {
     Models {
         unet: UNetConfig::from_json(unet, file).unwrap(),
         text: ClipTextConfig::from_json(text, file).unwrap(),
+        second: None,
         schedule: NoiseSchedule::of_training(&SchedulerConfig::parse("{}").unwrap()).unwrap(),
         prediction: PredictionType::Epsilon,
         parameters: Arc::new(Nothing::of(&[&built[0].graph, &built[1].graph], stored)),

@@ -49,6 +49,44 @@ fn kernels_of_a_recording_stay_within_their_bindings() {
     assert!(Recording::new(&gpu, &[fill(&beyond, 16, [1, 1, 1])]).is_err());
 }
 
+/// Damaged files of compiled kernels, and such of other drivers, change nothing and are replaced.
+#[test]
+fn compiled_kernels_are_kept_in_the_folder_for_caches() {
+    let folder = tempfile::tempdir().unwrap();
+    let filled = || {
+        let cache = Some(folder.path().to_path_buf());
+        let gpu = open(Options { cache, ..Options::default() });
+        let whole = Slice::whole(&gpu.buffer("test", 64).unwrap());
+        Recording::new(&gpu, &[fill(&whole, 16, [1, 1, 1])]).unwrap().play();
+        gpu.wait().unwrap();
+        let bytes = gpu.read(&whole.buffer, 0, 64).unwrap();
+        assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes), [7.0; 16]);
+    };
+    filled();
+    let files = || -> Vec<_> {
+        let all = std::fs::read_dir(folder.path().join("pipelines")).into_iter().flatten();
+        all.map(|entry| entry.unwrap().path()).collect()
+    };
+    // Only Vulkan lets them be kept.
+    let [file] = &files()[..] else {
+        assert!(files().is_empty());
+        return println!("skipped: this adapter gives nothing to keep");
+    };
+    let whole = std::fs::read(file).unwrap();
+    let unchanged = || std::fs::metadata(file).unwrap().modified().unwrap();
+    let before = unchanged();
+    filled();
+    assert_eq!(unchanged(), before, "it was written again though nothing was new");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    for other in [&damaged, &whole[..whole.len() - 1].to_vec(), &b"no such file".to_vec()] {
+        std::fs::write(file, other).unwrap();
+        filled();
+        assert_eq!(std::fs::read(file).unwrap().len(), whole.len(), "it was not replaced");
+        assert_eq!(files().len(), 1, "something was left behind");
+    }
+}
+
 #[test]
 fn kernels_that_cannot_be_checked_are_refused() {
     let gpu = open(Options { matrices: MatrixUse::On, ..Options::default() });

@@ -144,18 +144,25 @@ fn a_style_without_words_is_fused_beside_a_concept() {
         prompt: Some("an ink drawing".into()),
         ..ConceptToFuse::new(style, "ink.safetensors")
     };
-    let settings = Settings { solver: Default::default(), ..quick() };
+    let held_out = vec!["a {} outside".to_string()];
+    let settings = Settings { solver: Default::default(), held_out, ..quick() };
     let fused = fuse(order(vec![style, entry(0)], &out), &settings).unwrap();
     assert_eq!(
         fused.report.concepts.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
         ["abra", "ink"]
     );
     for stage in &fused.report.stages {
-        assert!(stage.ridge.ridge > 0.0 && stage.ridge.points.len() > 8, "{:?}", stage.ridge);
+        assert!(
+            stage.ridge.held_out && stage.ridge.ridge > 0.0 && stage.ridge.points.len() > 8,
+            "{:?}",
+            stage.ridge
+        );
         let best = stage.ridge.points.iter().map(|p| p.missed).fold(f64::INFINITY, f64::min);
         assert!(best < 1.0 && stage.base_loss().is_some_and(|loss| loss.is_finite()));
         for residual in stage.residuals().into_iter().flatten() {
             assert!(residual.fused < 1.0, "{}: {residual:?}", stage.stage.name());
+            let [fused, averaged] = residual.held_out.unwrap();
+            assert!(fused.is_finite() && averaged.is_finite());
         }
     }
     assert!(errors(&fused).len() > 40);

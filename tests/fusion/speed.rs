@@ -10,7 +10,9 @@ use faer::Mat;
 use mixofshow::checkpoint::TensorFile;
 use mixofshow::fusion::Result;
 use mixofshow::fusion::Statistics;
-use mixofshow::fusion::solve::{Exact, Factors, Group, Layer, Measures, Solver, choose, solve};
+use mixofshow::fusion::solve::{
+    Exact, Factors, Group, Layer, Measures, Solver, Towards, choose, solve,
+};
 use mixofshow::unwatched;
 
 struct Problem {
@@ -113,10 +115,10 @@ fn speed() {
         let problem = Problem::open(&path);
         let start = Instant::now();
         let solver = Solver::Exact(Exact { ridge: Some(1e-6), ..Exact::default() });
-        let solution = solve(&problem, solver, 1e-6, &mut unwatched).unwrap();
+        let solution = solve(&problem, solver, (1e-6, Towards::Base), &mut unwatched).unwrap();
         let solved = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        choose(&[&problem], Exact::default().keep_weight, &mut unwatched).unwrap();
+        choose(&[&problem], Exact::default(), &mut unwatched).unwrap();
         let chosen = start.elapsed().as_secs_f64();
         let measures = Measures::of(&problem, &solution.changes).unwrap();
         for layer in &measures.layers {

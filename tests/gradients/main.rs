@@ -1,4 +1,4 @@
-//! Gradients against central finite differences of the operations' plain-Rust twins.
+//! Gradients against central finite differences of the operations' reference implementations.
 
 mod differences;
 #[path = "../common/engine.rs"]

@@ -133,6 +133,7 @@ fn check_unet(name: &str) {
         prompt: Encodings::Text(&prompt),
         guidance: None,
         class: None,
+        addition: None,
         residuals: Residuals::default(),
     };
     let mut layers = Layers::with_loras(&mut graph, low_rank(&case));

@@ -38,7 +38,8 @@ fn build(graph: &mut Graph, config: &UNetConfig, low_rank: Vec<LoraSet>) -> (Ten
     let text = |i| graph.input(format!("text.{i}"), [1, 77, config.cross_attention_dim]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers()).map(text).collect();
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
-    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition: None, residuals };
     let mut layers = Layers::with_loras(graph, low_rank);
     (unet::unet(&mut layers, config, &inputs).unwrap().sample, texts)
 }

@@ -97,33 +97,34 @@ fn prepared_requests_do_not_clash() {
     }
 }
 
-/// Looks at what is being sampled change nothing, and end in what the picture looks like.
+/// Previews of what is being sampled change nothing, and end in what the picture looks like.
 #[test]
-fn looks_are_like_the_picture_and_leave_it_alone() {
+fn previews_are_like_the_picture_and_leave_it_alone() {
     let mut pipeline = pipeline();
-    let request = Request { batch: 2, steps: 6, ..small("a red cat in the snow") };
+    let request = Request { batch: 2, steps: 20, ..small("a red cat in the snow") };
     let expected = pipeline.generate(&request, &mut unwatched).unwrap();
     let (mut seen, mut made) = (Vec::new(), Vec::new());
-    let prepared = pipeline.prepare(&request).unwrap();
+    let shown = Request { preview: Some(1), ..request };
+    let prepared = pipeline.prepare(&shown).unwrap();
     pipeline
-        .make_each_seen::<mixofshow::pipeline::Error>(
+        .make_shown::<mixofshow::pipeline::Error>(
             prepared,
             &mut unwatched,
-            &mut |look| seen.push(look().unwrap()),
             &mut |_, _, picture| {
                 made.push(picture);
                 Ok(())
             },
+            &mut |preview| seen.push(preview.pictures.to_vec()),
         )
         .unwrap();
     assert!(made == expected.pictures);
-    assert!(seen.len() >= 6 && seen.iter().all(|looks| looks.len() == 2));
+    assert!(seen.len() >= 5 && seen.iter().all(|looks| looks.len() == 2));
     for (index, picture) in made.iter().enumerate() {
         let near = |looks: &Vec<Picture>| {
             let look = &looks[index];
             psnr(look, &picture.resized(look.width(), look.height()).unwrap()).unwrap()
         };
         let (first, last) = (near(&seen[0]), near(seen.last().unwrap()));
-        assert!(last > 14.0 && last > first, "picture {index}: from {first} to {last} dB");
+        assert!(last > 10.0 && last > first + 2.0, "picture {index}: from {first} to {last} dB");
     }
 }

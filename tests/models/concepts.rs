@@ -106,6 +106,7 @@ fn predict(engine: Engine, concept: Option<&Applied>, encodings: &[Array]) -> Ar
         prompt: Encodings::Text(&texts),
         guidance: None,
         class: None,
+        addition: None,
         residuals: Residuals::default(),
     };
     let output = unet::unet(

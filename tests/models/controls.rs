@@ -79,7 +79,15 @@ impl Steered {
             Residuals { skips: &built.skips, middle: built.middle, adapter: &built.adapter };
         let sample = declare(&mut graph, &mut values, "sample", &self.latent());
         let time = self.time(&mut graph, &mut values);
-        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+        let inputs = UNetInputs {
+            sample,
+            time,
+            prompt,
+            guidance: None,
+            class: None,
+            addition: None,
+            residuals,
+        };
         let output = unet::unet(&mut Layers::new(&mut graph), &self.config, &inputs).unwrap();
         engine.evaluate(&graph, &[output.sample], values, &self.case.weights()).remove(0)
     }
@@ -219,7 +227,13 @@ pub fn check_control_net(engine: Engine) {
     let sample = declare(&mut graph, &mut values, "sample", &s.latent());
     let time = s.time(&mut graph, &mut values);
     let text = [s.text(&mut graph, &mut values, "text")];
-    let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
+    let inputs = ControlNetInputs {
+        sample,
+        time,
+        addition: None,
+        prompt: Encodings::Text(&text),
+        embedding,
+    };
     let output = controlnet::controlnet(&mut Layers::new(&mut graph), &config, &inputs).unwrap();
     let weight = s.case.json["inputs"]["weight"].as_f64().unwrap() as f32;
     let all: Vec<Tensor> = output

@@ -9,10 +9,12 @@ mod device;
 mod engine;
 #[path = "../common/hashed.rs"]
 mod hashed;
+mod judges;
 mod kinds;
 mod low_rank;
 #[path = "../common/reference.rs"]
 mod reference;
+mod small;
 mod towers;
 mod unet;
 

@@ -10,7 +10,7 @@ use mixofshow::models::{clip_text, clip_vision};
 use super::engine::Engine;
 use super::reference::{Case, hashed_input};
 
-pub const TEXT_TOWERS: [&str; 3] = ["text_quick_gelu", "text_gelu", "tiny_text"];
+pub const TEXT_TOWERS: [&str; 4] = ["text_quick_gelu", "text_gelu", "text_sdxl", "tiny_text"];
 pub const VISION_TOWERS: [&str; 2] = ["vision_quick_gelu", "vision_gelu"];
 
 pub fn check_text(name: &str, engine: Engine) {
@@ -39,6 +39,20 @@ pub fn check_text(name: &str, engine: Engine) {
                     format!("skip.{skip}"),
                     clip_text::clip_text(&mut layers, &config, ids, skip).unwrap(),
                 ));
+            }
+        }
+        for skip in [0, 1] {
+            let name = format!("before.{skip}");
+            if case.has(&format!("{length}.{name}")) {
+                let mut layers = Layers::new(&mut graph);
+                let embedded = clip_text::embed(&mut layers, &config, ids, None).unwrap();
+                for whole in [false, true] {
+                    let (before, all) =
+                        clip_text::encode_before_last(&mut layers, &config, embedded, skip, whole)
+                            .unwrap();
+                    asked.push((name.clone(), before));
+                    asked.extend(all.map(|all| ("last".to_string(), all)));
+                }
             }
         }
         case.check_parameters(&graph);

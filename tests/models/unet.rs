@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use mixofshow::graph::{Array, Graph, Tensor};
-use mixofshow::models::config::UNetConfig;
+use mixofshow::models::config::{Addition, UNetConfig};
 use mixofshow::models::nn::{Encodings, Layers};
-use mixofshow::models::unet::{self, Residuals, UNetInputs};
+use mixofshow::models::unet::{self, Residuals, SizeNumbers, UNetInputs};
 
 use super::engine::Engine;
 use super::reference::{Case, hashed_input};
@@ -49,12 +49,30 @@ impl UNetCase {
         let guidance = self.config.time_cond_proj_dim.map(|width| {
             declare("guidance", &[batch, width], hashed_input("guidance", &[batch, width]).1)
         });
+        let addition = self.config.addition.map(|addition| {
+            let value = self.addition(&addition);
+            declare("addition", &[batch, addition.width()], value)
+        });
         let class = self.config.num_class_embeds.map(|_| {
             let ids = self.case.list("classes").iter().map(|&c| c as u32).collect();
             values.push(("class".into(), Array::u32([batch], ids)));
             graph.input_ids("class", [batch])
         });
-        UNetInputs { sample, time, prompt, guidance, class, residuals: Residuals::default() }
+        let residuals = Residuals::default();
+        UNetInputs { sample, time, prompt, guidance, class, addition, residuals }
+    }
+
+    /// Pooled prompts and sizes, of the case that has them.
+    fn addition(&self, addition: &Addition) -> Array {
+        let shape = [self.shape[0], addition.text];
+        let (_, pooled) = hashed_input("pooled", &shape);
+        let numbers: Vec<SizeNumbers> =
+            serde_json::from_value(self.case.json["inputs"]["numbers"].clone()).unwrap();
+        let rows = pooled.values().chunks_exact(addition.text).zip(&numbers);
+        let values = rows.flat_map(|(pooled, numbers)| {
+            unet::addition_features(&self.config, addition, pooled, numbers)
+        });
+        Array::f32([shape[0], addition.width()], values.collect())
     }
 
     pub fn text(&self, graph: &mut Graph, values: &mut Inputs, name: &str) -> Tensor {
@@ -69,8 +87,15 @@ fn declare(graph: &mut Graph, values: &mut Inputs, name: &str, shape: &[usize]) 
     graph.input(name, shape)
 }
 
-pub const UNETS: [&str; 6] =
-    ["unet_sd1", "unet_sd2", "unet_odd", "unet_upscaler", "unet_distilled", "tiny_unet"];
+pub const UNETS: [&str; 7] = [
+    "unet_sd1",
+    "unet_sd2",
+    "unet_sdxl",
+    "unet_odd",
+    "unet_upscaler",
+    "unet_distilled",
+    "tiny_unet",
+];
 
 pub fn check_unet(name: &str, engine: Engine) {
     let c = UNetCase::open(name);
@@ -92,6 +117,36 @@ pub fn check_unet(name: &str, engine: Engine) {
     case.check("sample", &found[0], engine.tolerance());
 }
 
+/// On the deep features of the whole pass, the outermost layers alone give what all of it gives.
+#[test]
+fn shallow_passes_go_on_from_deep_features() {
+    for name in ["unet_sd1", "unet_sd2", "unet_odd", "unet_distilled"] {
+        let c = UNetCase::open(name);
+        let evaluate = |deep: Option<&Array>| {
+            let (mut graph, mut values) = (Graph::new(), Inputs::new());
+            let text = [c.text(&mut graph, &mut values, "text")];
+            let inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&text));
+            let outputs = match deep {
+                None => {
+                    let output = unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs);
+                    let output = output.unwrap();
+                    vec![output.sample, output.deep]
+                }
+                Some(deep) => {
+                    values.push(("deep".into(), deep.clone()));
+                    let deep = graph.input("deep", deep.shape.clone());
+                    let layers = &mut Layers::new(&mut graph);
+                    vec![unet::shallow(layers, &c.config, &inputs, deep).unwrap()]
+                }
+            };
+            Engine::Plain.evaluate(&graph, &outputs, values, &c.case.weights())
+        };
+        let whole = evaluate(None);
+        assert_eq!(whole[1].shape.channels(), unet::deep_channels(&c.config));
+        assert_eq!(evaluate(Some(&whole[1]))[0], whole[0], "{name}");
+    }
+}
+
 #[test]
 fn unet_of_the_first_generation() {
     check_unet("unet_sd1", Engine::Plain);
@@ -100,6 +155,11 @@ fn unet_of_the_first_generation() {
 #[test]
 fn unet_of_the_second_generation() {
     check_unet("unet_sd2", Engine::Plain);
+}
+
+#[test]
+fn unet_of_xl() {
+    check_unet("unet_sdxl", Engine::Plain);
 }
 
 #[test]
@@ -263,6 +323,8 @@ fn unet_refuses_inputs_that_do_not_fit() {
     assert!(found.contains("2 down blocks, 1 features"), "{found}");
     let found = error(&c, |some, inputs, _| inputs.guidance = Some(some[0]));
     assert!(found.contains("time_cond_proj_dim"), "{found}");
+    let found = error(&c, |some, inputs, _| inputs.addition = Some(some[0]));
+    assert!(found.contains("addition_embed_type"), "{found}");
     let found = error(&c, |_, _, config| config.num_class_embeds = Some(3));
     assert!(found.contains("num_class_embeds"), "{found}");
     let found = error(&c, |_, _, config| config.center_input_sample = true);

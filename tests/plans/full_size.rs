@@ -21,8 +21,11 @@ fn parameters(graphs: &[Built]) -> usize {
 
 #[test]
 fn full_models_have_the_published_number_of_parameters() {
-    for (config, count) in [(published::unet_1(), 859_520_964), (published::unet_2(), 865_910_724)]
-    {
+    for (config, count) in [
+        (published::unet_1(), 859_520_964),
+        (published::unet_2(), 865_910_724),
+        (published::unet_xl(), 2_567_463_684),
+    ] {
         let built = published::unet("unet", &config, 2, 64, 64, false);
         assert_eq!(built.graph.shape(built.outputs[0])[..], [2, 64, 64, 4]);
         assert_eq!(parameters(&[built]), count);
@@ -40,6 +43,7 @@ fn full_models_have_the_published_number_of_parameters() {
         parameters(&[published::text("text", &published::text_1(), 1)]),
         123_060_480 + projection
     );
+    assert_eq!(parameters(&[published::text("text", &published::text_xl(), 1)]), 694_659_840);
     assert_eq!(
         parameters(&[published::vision_tower("vision", &published::vision(), 1)]),
         87_849_216

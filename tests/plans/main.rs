@@ -24,7 +24,7 @@ use dry::Lowered;
 use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
 use mixofshow::graph::StoredAs;
 use mixofshow::training::step::{
-    AttentionLoss, Method, StepConfig, TextLayers, TrainingStep, UNetLayers,
+    AttentionLoss, Method, Models, StepConfig, TextLayers, TrainingStep, UNetLayers,
 };
 use published::{Built, backward};
 
@@ -39,8 +39,16 @@ fn graphs() -> Vec<Built> {
         all.push(published::keys_values(name, config, 2));
     };
     let cases = [
-        ["unet_sd1", "unet_sd2", "unet_odd", "unet_upscaler", "unet_distilled", "tiny_unet"]
-            .as_slice(),
+        [
+            "unet_sd1",
+            "unet_sd2",
+            "unet_sdxl",
+            "unet_odd",
+            "unet_upscaler",
+            "unet_distilled",
+            "tiny_unet",
+        ]
+        .as_slice(),
         &["vae_sd1", "vae_odd", "vae_plain_middle", "tiny_vae"],
         &["text_quick_gelu", "text_gelu", "tiny_text"],
         &["vision_quick_gelu", "vision_gelu"],
@@ -60,6 +68,7 @@ fn graphs() -> Vec<Built> {
         &published::unet_2(),
         &[[1, 32, 32], [2, 64, 64], [2, 96, 96]],
     );
+    add_unet("Stable Diffusion XL", &published::unet_xl(), &[[2, 128, 128]]);
     for case in autoencoders {
         for (height, width) in [(64, 64), (128, 96), (24, 40)] {
             all.push(published::decoder(&case.name, case.config(), height, width));
@@ -75,6 +84,7 @@ fn graphs() -> Vec<Built> {
     }
     all.push(published::text("text 1.5", &published::text_1(), 2));
     all.push(published::text("text 2.1", &published::text_2(), 2));
+    all.push(published::text("second text XL", &published::text_xl(), 2));
     for case in visions {
         all.push(published::vision_tower(&case.name, case.config(), 1));
     }
@@ -124,6 +134,7 @@ fn graphs() -> Vec<Built> {
     all.push(published::control_net("ControlNet", &steered.json["control"], 2, 12, 20));
     all.push(published::controlled_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::sampling_step("Stable Diffusion 1.5", &published::unet_1(), 64, 64));
+    all.push(published::regional_unet("Stable Diffusion XL", &published::unet_xl(), 2, 64, 64));
     all.push(fusion::recorded_unet("Stable Diffusion 1.5", &published::unet_1(), [64, 64]));
     let [unet, text] = ["tiny_unet", "tiny_text"].map(reference::Case::open);
     for full_identity in [false, true] {
@@ -159,8 +170,12 @@ fn tuning_step(
     text: &serde_json::Value,
     config: &StepConfig,
 ) -> Built {
-    let models = weightless::models(unet, text, StoredAs::F32);
-    let step = TrainingStep::on_host(&models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
+    step_of(name, &weightless::models(unet, text, StoredAs::F32), config)
+}
+
+/// A step of tuning these.
+fn step_of(name: &str, models: &Models, config: &StepConfig) -> Built {
+    let step = TrainingStep::on_host(models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (graph, report) = step.graph();
     let what = if config.checkpointing { "tuned, computed again" } else { "tuned" };
     Built {

@@ -11,8 +11,11 @@ use mixofshow::graph::{
 };
 
 use super::dispatches;
+use mixofshow::training::step::{Method, StepConfig};
+
 use super::dry::{self, Lowered};
 use super::published::{self, Built};
+use super::{step_of, weightless};
 
 /// Every parameter that a graph names, in f16, with no numbers behind it.
 struct Nothing(HashMap<String, Shape>);
@@ -167,6 +170,45 @@ fn unets_at_full_size() {
             large.too_large
         );
         needs(&published::unet(name, &config, 1, 96, 96, true)).fits_the_floor();
+    }
+}
+
+/// 1024x1024 pixels, one picture and four, without guidance and with it.
+#[test]
+fn stable_diffusion_xl_at_full_size() {
+    let config = published::unet_xl();
+    let name = "Stable Diffusion XL";
+    for batch in [1, 2, 4, 8] {
+        let found = needs(&published::unet(name, &config, batch, 128, 128, true));
+        found.at_most(235.0 * batch as f64, 1.1, 1298, 19);
+        assert!((4245.0..4255.0).contains(&found.weights), "{:.1} MiB", found.weights);
+    }
+    needs(&published::unet(name, &config, 1, 128, 128, true)).fits_the_floor();
+    let step = needs(&published::sampling_step(name, &config, 128, 128));
+    step.at_most(470.0, 1.1, 1444, 21);
+    let keys_values = needs(&published::keys_values(name, &config, 2));
+    keys_values.at_most(97.8, 1.0, 140, 1);
+    let second = needs(&published::text("second text encoder", &published::text_xl(), 2));
+    second.at_most(5.6, 1.3, 293, 10);
+    second.fits_the_floor();
+    let decoder = needs(&published::decoder("autoencoder", &published::autoencoder(), 1024, 1024));
+    decoder.at_most(2564.0, 1.05, 165, 14);
+}
+
+/// Taught at 1024x1024, one picture at a time, with what the forward made computed again: 70
+/// embeddings of each word, or one.
+#[test]
+fn stable_diffusion_xl_is_taught_at_full_size() {
+    let models = weightless::models_xl(StoredAs::F16);
+    for (method, activations, commands) in
+        [(Method::Lora, 1276.0, 14283), (Method::EdLora, 2344.0, 14423)]
+    {
+        let (size, checkpointing) = ([128; 2], true);
+        let config = StepConfig { method, size, checkpointing, ..StepConfig::default() };
+        let found = needs(&step_of("Stable Diffusion XL", &models, &config));
+        found.at_most(activations, 1.1, commands, 75);
+        assert!((6265.0..6275.0).contains(&found.weights), "{:.1} MiB", found.weights);
+        found.fits_the_floor();
     }
 }
 

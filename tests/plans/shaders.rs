@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use mixofshow::backend::wgpu::{Access, kernel_names, reflect, render};
+use mixofshow::backend::wgpu::{Access, kernel_names, ordered, reflect, render, written};
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -95,7 +95,7 @@ fn every_variant_translates_to_every_language() {
         buffer: BoundsCheckPolicy::Restrict,
         ..Default::default()
     };
-    let validator = spirv_validator();
+    let validator = spirv_validator().is_some();
     for (name, source) in variants() {
         let (module, info) = validate(&name, &source);
         for policies in [BoundsCheckPolicies::default(), checked] {
@@ -108,7 +108,7 @@ fn every_variant_translates_to_every_language() {
             let words = spv::write_vec(&module, &info, &options, None)
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
             match validator && !of_matrices(&name) {
-                true => check_spirv(&name, &words),
+                true => check_spirv(&name, "vulkan1.1", &words),
                 // Validators of some years ago don't know cooperative matrices.
                 false => assert_eq!(words.first(), Some(&0x0723_0203), "{name}: not SPIR-V"),
             }
@@ -137,23 +137,21 @@ fn every_variant_translates_to_every_language() {
     }
 }
 
-/// Whether `spirv-val` is there (Debian and Ubuntu: package spirv-tools).
-fn spirv_validator() -> bool {
-    let found = Command::new("spirv-val")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let found = found.is_ok_and(|status| status.success());
-    if !found {
+/// The year of the `spirv-val` that is there (Debian and Ubuntu: package spirv-tools).
+fn spirv_validator() -> Option<u32> {
+    let found = Command::new("spirv-val").arg("--version").output().ok();
+    let said = found
+        .filter(|output| output.status.success())
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    if said.is_none() {
         println!("spirv-val is not installed: SPIR-V is written, not validated");
     }
-    found
+    said?.split_once(" v")?.1.split('.').next()?.parse().ok()
 }
 
-fn check_spirv(name: &str, words: &[u32]) {
+fn check_spirv(name: &str, environment: &str, words: &[u32]) {
     let mut child = Command::new("spirv-val")
-        .args(["--target-env", "vulkan1.1", "-"])
+        .args(["--target-env", environment, "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -169,7 +167,102 @@ fn check_spirv(name: &str, words: &[u32]) {
     let said = [output.stdout, output.stderr]
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .concat();
-    assert!(output.status.success(), "{name}: {said}");
+    // naga gives arrays in workgroup memory strides, which validators since 2025 mind; no driver is
+    // known to.
+    let known = environment == "vulkan1.1" && said.contains("VUID-StandaloneSpirv-None-10684");
+    assert!(output.status.success() || known, "{name}: {said}");
+}
+
+/// SPIR-V of every kernel with cooperative matrices says what Vulkan's memory model asks for; that
+/// of naga alone doesn't, which is why it is completed.
+#[test]
+fn matrices_keep_to_the_memory_model_of_vulkan() {
+    // Validators of 2023 and before don't know cooperative matrices.
+    let validator = spirv_validator().is_some_and(|year| year > 2023);
+    let mut count = 0;
+    for (name, source) in variants().into_iter().filter(|(name, _)| of_matrices(name)) {
+        let (module, info) = validate(&name, &source);
+        let (_, interface) = reflect(&name, &source).unwrap();
+        let slots: Vec<u32> = interface.bindings.iter().map(|binding| binding.slot).collect();
+        for checked in [false, true] {
+            let words = written(&module, &slots, checked).unwrap();
+            let [accesses, barriers, lacking] = private_accesses(&words);
+            assert!(accesses > 0 && barriers > 0, "{name}: nothing to look at");
+            assert_eq!(lacking, 0, "{name}: of {accesses} accesses and {barriers} barriers");
+            assert_eq!(ordered(&words).unwrap(), words, "{name}: completed again");
+            if validator {
+                check_spirv(&name, "vulkan1.3", &words);
+            }
+        }
+        let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+        let words = spv::write_vec(&module, &info, &options, None).unwrap();
+        let [accesses, barriers, lacking] = private_accesses(&words);
+        assert_eq!(lacking, accesses + barriers, "{name}: naga orders accesses by itself now");
+        count += 1;
+    }
+    assert!(count > 10, "{count} variants");
+}
+
+/// Accesses to workgroup memory in a module; its barriers; and how many of both leave what is
+/// stored to the invocation that stored it.
+fn private_accesses(words: &[u32]) -> [usize; 3] {
+    const WORKGROUP: u32 = 4;
+    const AVAILABLE: u32 = 0x8;
+    const VISIBLE: u32 = 0x10;
+    const NON_PRIVATE: u32 = 0x20;
+    // Acquire and release, of workgroup memory, making available and visible.
+    const ORDERED: u32 = 0x8 | 0x100 | 0x2000 | 0x4000;
+    let mut instructions = Vec::new();
+    let mut rest = &words[5..];
+    while let [first, ..] = rest {
+        let (instruction, later) = rest.split_at((first >> 16) as usize);
+        instructions.push((first & 0xffff, &instruction[1..]));
+        rest = later;
+    }
+    let (mut shared, mut constants) = (BTreeSet::new(), BTreeMap::new());
+    let mut counts = [0; 3];
+    for (op, operands) in instructions {
+        // Pointers, and where the operands of memory begin.
+        let (pointer, at, access) = match (op, operands) {
+            // OpTypePointer, and OpVariable, OpAccessChain of such a type.
+            (32, [id, WORKGROUP, _]) => {
+                shared.insert(*id);
+                continue;
+            }
+            (59 | 65, [ty, id, ..]) => {
+                if shared.contains(ty) {
+                    shared.insert(*id);
+                }
+                continue;
+            }
+            (43, [_, id, value]) => {
+                constants.insert(*id, *value);
+                continue;
+            }
+            // OpControlBarrier
+            (224, [_, scope, semantics]) => {
+                counts[1] += 1;
+                let right = constants[scope] == 2 && constants[semantics] == ORDERED;
+                counts[2] += usize::from(!right);
+                continue;
+            }
+            // OpLoad, OpStore, OpCooperativeMatrixLoadKHR, OpCooperativeMatrixStoreKHR
+            (61, [_, _, pointer, ..]) => (pointer, 3, VISIBLE),
+            (62, [pointer, ..]) => (pointer, 2, AVAILABLE),
+            (4457, [_, _, pointer, ..]) => (pointer, 5, VISIBLE),
+            (4458, [pointer, ..]) => (pointer, 4, AVAILABLE),
+            _ => continue,
+        };
+        if shared.contains(pointer) {
+            counts[0] += 1;
+            let right = match operands[at..] {
+                [mask, scope] => mask == access | NON_PRIVATE && constants[&scope] == 2,
+                _ => false,
+            };
+            counts[2] += usize::from(!right);
+        }
+    }
+    counts
 }
 
 /// No kernel is left over, and each says in its first line what it does.

@@ -94,8 +94,8 @@ fn what_is_not_here_is_refused() {
         (json!({ "alwayson_scripts": { "ADetailer": {} } }), "ADetailer"),
         (json!({ "subseed_strength": 0.5 }), "subseed_strength"),
         (json!({ "styles": ["a"] }), "styles"),
-        (json!({ "sampler_name": "UniPC" }), "Euler a"),
-        (json!({ "scheduler": "Exponential" }), "automatic or karras"),
+        (json!({ "sampler_name": "Restart" }), "Euler a"),
+        (json!({ "scheduler": "Align Your Steps" }), "Automatic, Karras"),
         (json!({ "prompt": "a <lora:../../x:1>" }), "../../x"),
         (json!({ "prompt": "a <hypernet:x:1>" }), "hypernetwork"),
         (
@@ -187,7 +187,7 @@ fn progress_is_told_and_an_interrupt_ends_it() {
     server.until("there is a preview", || {
         let told = server.get("/sdapi/v1/progress").ok(200);
         let image = &told["current_image"];
-        image.is_string() && pixels(&from_base64(image)).width() == 128
+        image.is_string() && pixels(&from_base64(image)).width() == 256
     });
     let told = server.get("/sdapi/v1/progress").ok(200);
     let share = told["progress"].as_f64().unwrap();

@@ -14,5 +14,6 @@ mod published;
 #[path = "../common/reference.rs"]
 #[allow(dead_code, reason = "these cases have no probes")]
 mod reference;
+#[allow(dead_code, reason = "not all tests ask for all of it")]
 #[path = "../common/weightless.rs"]
 mod weightless;

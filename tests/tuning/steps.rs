@@ -13,7 +13,7 @@ use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{
     self, AdamW, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, PriorLoss, Rates,
-    State, StepConfig, TextLayers, TrainedLayer, TrainingStep, UNetLayers,
+    SecondText, State, StepConfig, TextLayers, TrainedLayer, TrainingStep, UNetLayers,
 };
 use serde_json::Value;
 
@@ -82,6 +82,10 @@ impl Tuning {
             r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#;
         let models = Models {
             text: ClipTextConfig::from_json(&networks["text"], Path::new(name)).unwrap(),
+            second: match &networks["text_2"] {
+                Value::Null => None,
+                second => Some(ClipTextConfig::from_json(second, Path::new(name)).unwrap()),
+            },
             schedule: NoiseSchedule::of_training(&SchedulerConfig::parse(schedule).unwrap())
                 .unwrap(),
             prediction: match &*text("prediction") {
@@ -131,6 +135,7 @@ impl Tuning {
                 ..AdamW::default()
             },
             accumulate: case.input("accumulate"),
+            clip_skip: inputs["clip_skip"].as_u64().unwrap_or(0) as usize,
             norm_limit: inputs["norm_limit"].as_f64().map(|limit| limit as f32),
             precision: Precision::F32,
             ..StepConfig::default()
@@ -159,8 +164,13 @@ impl Tuning {
     }
 
     fn initial(&self, step: &TrainingStep) -> State {
-        let shape = [2 * self.copies, self.models.text.hidden_size];
-        let rows = hashed::tensor("input:rows", &shape).iter().map(|v| 0.1 * v).collect();
+        let encoders = [("input:rows", Some(&self.models.text))];
+        let encoders = encoders.into_iter().chain([("input:rows_2", self.models.second.as_ref())]);
+        let rows = encoders.filter_map(|(name, text)| {
+            let shape = [2 * self.copies, text?.hidden_size];
+            let values = hashed::tensor(name, &shape).iter().map(|v| 0.1 * v).collect();
+            Some(Array::f32(shape, values))
+        });
         let down = &mut |layer: &mixofshow::training::step::TrainedLayer| {
             let network = step::network_prefix(layer.network);
             hashed::tensor(
@@ -168,7 +178,7 @@ impl Tuning {
                 &[layer.rank, layer.into],
             )
         };
-        step.initial(Some(Array::f32(shape, rows)), down).unwrap()
+        step.initial(rows, down).unwrap()
     }
 
     fn batch(&self, k: usize) -> Batch {
@@ -187,6 +197,19 @@ impl Tuning {
                 } as u32));
             }
         }
+        // The second tower's tokenizer fills up with "!" instead of end marks.
+        let ends: Vec<usize> = (0..count).map(|b| 1 + (k + 2 * b) % 4 + 4).collect();
+        let filled = ids.iter().enumerate().map(|(i, id)| {
+            let (b, j) = (i / (self.copies * TOKENS), i % TOKENS);
+            if j > ends[b] { 0 } else { *id }
+        });
+        let second = self.models.second.as_ref().map(|_| SecondText {
+            ids: Array::u32([count, self.copies, TOKENS], filled.collect()),
+            ends: ends.clone(),
+            sizes: (0..count)
+                .map(|b| [60 + 8 * ((k + b) % 3), 72, k % 4, b, 64, 64].map(|n| n as f32))
+                .collect(),
+        });
         let places = [count, SIZE, SIZE];
         let mask = hashed::tensor(&format!("input:mask.{k}"), &places);
         let all = |i: usize| k % 7 == 3 || i >= of_concept * SIZE * SIZE;
@@ -204,6 +227,7 @@ impl Tuning {
             noise: picture("noise"),
             timesteps: (0..count).map(|b| (k * 137 + 29 + b * 411) % 1000).collect(),
             ids: Array::u32([count, self.copies, TOKENS], ids),
+            second,
             factors: self.factors.clone(),
             loss_mask: if self.masked {
                 mask.clone()
@@ -341,6 +365,16 @@ fn words_first_then_ranks_that_decay() {
 }
 
 #[test]
+fn both_text_encoders_of_stable_diffusion_xl() {
+    check("tuning_xl", On::Host);
+}
+
+#[test]
+fn one_embedding_and_all_layers_of_stable_diffusion_xl() {
+    check("tuning_xl_lora", On::Host);
+}
+
+#[test]
 fn embeddings_alone() {
     check("tuning_p_plus", On::Host);
 }
@@ -437,6 +471,7 @@ fn lesson(tuning: &Tuning, batch: &Batch) -> Lesson {
         sample: Array::f32(batch.latents.shape.clone(), noisy.collect()),
         timesteps: batch.timesteps.iter().map(|&t| t as f32).collect(),
         texts: vec![text; models.unet.cross_attention_layers()],
+        addition: None,
         target: batch.noise.clone(),
         // Tuning's loss is the sum over the channels.
         weights: batch
@@ -574,6 +609,7 @@ fn a_device_computes_the_same() {
         "tuning_prior",
         "tuning_dropout",
         "tuning_words_first",
+        "tuning_xl",
     ] {
         check(name, On::Device);
     }

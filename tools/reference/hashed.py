@@ -5,7 +5,7 @@ u(name, i) = splitmix64(fnv1a64(name) + i) mapped to [-1, 1) in steps of 2^-23; 
     one dimension, "*.weight" 1 + 0.1 u     (norms)
     one dimension, otherwise  0.1 u         (biases, class embeddings)
     names "input:*"           u
-Computed in f64 and rounded once to f32, so that both sides get the same bits. The Rust twin is `tests/common/hashed.rs`.
+Computed in f64 and rounded once to f32, so that both sides get the same bits. The same in Rust is `tests/common/hashed.rs`.
 """
 
 import math

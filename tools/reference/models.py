@@ -107,6 +107,34 @@ UNETS = {
         ),
         dict(batch=1, height=16, width=8, tokens=13, timesteps=[501.0]),
     ),
+    # Stable Diffusion XL: no attention in the first block, its own depth in each other, and told of
+    # sizes and of the prompt as a whole.
+    "unet_sdxl": (
+        dict(
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=2,
+            block_out_channels=[32, 48, 64],
+            norm_num_groups=16,
+            attention_head_dim=[2, 3, 4],
+            cross_attention_dim=40,
+            use_linear_projection=True,
+            transformer_layers_per_block=[1, 2, 3],
+            addition_embed_type="text_time",
+            addition_time_embed_dim=24,
+            projection_class_embeddings_input_dim=20 + 6 * 24,
+            down_block_types=[PLAIN, CROSS, CROSS],
+            up_block_types=[CROSS_UP, CROSS_UP, PLAIN_UP],
+        ),
+        dict(
+            batch=2,
+            height=12,
+            width=8,
+            tokens=9,
+            timesteps=[701.0, 33.0],
+            numbers=[[1024, 768, 0, 12, 96, 64], [96, 64, 5, 0, 96, 64]],
+        ),
+    ),
     # Whatever else the family allows: two blocks, one layer each, two transformer layers, the
     # cross-attention at the bottom, an odd size (so that upsampling must aim at the skip's size),
     # inpainting's 9 channels, other time embedding.
@@ -193,6 +221,14 @@ def run_unet(name, unet, config, inputs, extras):
         more["class_labels"] = torch.tensor(inputs["classes"])
     if unet.config.time_cond_proj_dim:
         more["timestep_cond"] = hashed.tensor("input:guidance", (b, unet.config.time_cond_proj_dim))
+
+    if "numbers" in inputs:
+        width = unet.config.projection_class_embeddings_input_dim
+        width -= 6 * unet.config.addition_time_embed_dim
+        more["added_cond_kwargs"] = dict(
+            text_embeds=hashed.tensor("input:pooled", (b, width)),
+            time_ids=torch.tensor(inputs["numbers"], dtype=torch.float32),
+        )
 
     taps, residuals = {}, []
     hooks = [
@@ -310,6 +346,24 @@ TEXTS = {
 }
 
 
+# The second of Stable Diffusion XL, of which the last layer but one is read.
+BEFORE_LAST = {
+    "text_sdxl": dict(
+        vocab_size=60,
+        hidden_size=40,
+        intermediate_size=80,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        projection_dim=24,
+        hidden_act="gelu",
+        bos_token_id=58,
+        eos_token_id=59,
+        pad_token_id=0,
+    ),
+}
+
+
 def token_ids(name, batch, length, start, end):
     """Start, some words, end, padding with the end: as a tokenizer would. Each row has its own number of words."""
     rows = []
@@ -321,7 +375,7 @@ def token_ids(name, batch, length, start, end):
     return rows
 
 
-def run_text(name, model, config, all_ids, outputs):
+def run_text(name, model, config, all_ids, outputs, before=()):
     case = dict(
         kind="text",
         config=config,
@@ -340,6 +394,8 @@ def run_text(name, model, config, all_ids, outputs):
             tensors[f"{n}.skip.{skip}"] = model.text_model.final_layer_norm(
                 out.hidden_states[-(skip + 1)]
             )
+        for skip in before:
+            tensors[f"{n}.before.{skip}"] = out.hidden_states[-(skip + 2)]
     write(name, case, tensors)
 
 
@@ -352,6 +408,10 @@ def texts():
             for b, n in ((1, longest), (2, 16), (3, 5))
         ]
         run_text(name, model, config, ids, outputs=(1, 2))
+    for name, config in BEFORE_LAST.items():
+        model = hashed.fill(CLIPTextModelWithProjection(CLIPTextConfig(**config)))
+        ids = [token_ids(name, 2, 77, config["bos_token_id"], 59)]
+        run_text(name, model, config, ids, outputs=(), before=(0, 1))
 
 
 # --- Vision tower

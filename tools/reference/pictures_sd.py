@@ -23,6 +23,8 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    TCDScheduler,
+    UniPCMultistepScheduler,
 )
 from PIL import Image
 
@@ -53,6 +55,8 @@ SCHEDULERS = {
     "euler": (EulerDiscreteScheduler, {}),
     "euler-ancestral": (EulerAncestralDiscreteScheduler, {}),
     "dpmpp-2m": (DPMSolverMultistepScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {}),
+    "tcd": (TCDScheduler, {}),
 }
 DEFAULTS = {
     "kind": "text",
@@ -60,6 +64,7 @@ DEFAULTS = {
     "negative_prompt": "",
     "sampler": "pndm",
     "karras": False,
+    "guidance_rescale": 0.0,
     "steps": 6,
     "guidance": 7.5,
     "width": 128,
@@ -92,6 +97,13 @@ def cases():
             "prompt": "a landscape with a river",
             "seed": 7,
         },
+    )
+    yield "rescaled", {"guidance_rescale": 0.7, "sampler": "euler", "seed": 5}
+    yield "unipc", {"sampler": "unipc", "seed": 6, "steps": 9}
+    yield "tcd", {"sampler": "tcd", "seed": 8, "guidance": 1.0, "steps": 4}
+    yield (
+        "hires",
+        {"kind": "hires", "sampler": "euler-ancestral", "seed": 13, "strength": 0.6, "steps": 8},
     )
     yield "unguided", {"guidance": 1.0, "prompt": "a dog", "sampler": "ddim"}
     yield "clip-skip", {"clip_skip": 1, "prompt": "a dog", "sampler": "euler"}
@@ -162,12 +174,37 @@ def generate(base, case):
         "clip_skip": case["clip_skip"] or None,
     }
     if case["kind"] == "text":
+        arguments["guidance_rescale"] = case["guidance_rescale"]
+    if case["sampler"] == "tcd":
+        # The scheduler's own, which the pipeline sets to 0.
+        arguments["eta"] = 0.3
+    if case["kind"] == "text":
         arguments |= {"width": case["width"], "height": case["height"]}
     else:
         arguments |= {"image": original(), "strength": case["strength"]}
     if case["kind"] == "inpaint":
         arguments |= {"mask_image": mask(), "width": 128, "height": 128}
     return pipe(**arguments).images[0]
+
+
+def hires(base, case):
+    """Two passes: latents are enlarged by half, and image to image goes on from them."""
+    first = pipeline(base, "text", case["sampler"], case["karras"])
+    arguments = {
+        "prompt": case["prompt"],
+        "negative_prompt": case["negative_prompt"],
+        "num_inference_steps": case["steps"],
+        "guidance_scale": case["guidance"],
+    }
+    seeded = lambda: torch.Generator("cpu").manual_seed(case["seed"])  # noqa: E731
+    size = {"width": case["width"], "height": case["height"]}
+    latents = first(**arguments, **size, generator=seeded(), output_type="latent").images
+    larger = torch.nn.functional.interpolate(
+        latents, size=[latents.shape[2] * 3 // 2, latents.shape[3] * 3 // 2], mode="bilinear"
+    )
+    second = pipeline(base, "image", case["sampler"], case["karras"])
+    arguments |= {"image": larger, "strength": case["strength"]}
+    return second(**arguments, generator=seeded()).images[0]
 
 
 def main():
@@ -190,7 +227,7 @@ def main():
     for name, settings in cases():
         case = DEFAULTS | settings
         written[name] = case
-        picture = generate(base, case)
+        picture = hires(base, case) if case["kind"] == "hires" else generate(base, case)
         picture.save(FIXTURES / f"{name}.webp", lossless=True, quality=100, method=6)
         print(
             name,

@@ -7,7 +7,8 @@ Writes tests/fixtures/models/tuning_<case>.safetensors, cases as models.py write
 hashed weights (see hashed.py); everything that a batch brings is hashed or computed from its number k, as batch() states.
 "losses", "regularisation": of each batch. "norms": mean norm of the rows after each update. "learnt": every n-th number of every
 matrix at the end, one after another in the order of their names, n = max(1, numbers // PROBE); "moved": the same, minus the
-beginning. Names: rows; text.<layer>.lora_{down,up}.weight; unet.<layer>.lora_{down,up}.weight.
+beginning. Names: rows, rows_2; text.<layer>.lora_{down,up}.weight; likewise text_2. and unet. Cases of Stable
+Diffusion XL ("xl") have a second text tower, whose parameters' names begin with text_encoder_2., and a UNet that is told of sizes.
 """
 
 import sys
@@ -48,6 +49,27 @@ TEXT = dict(
     bos_token_id=60,
     eos_token_id=61,
     pad_token_id=61,
+)
+
+# Stable Diffusion XL: both towers' last layer but one side by side, the second's summary besides.
+TEXT_XL = TEXT | dict(num_hidden_layers=3)
+TEXT_2 = TEXT | dict(
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=3,
+    projection_dim=10,
+    hidden_act="gelu",
+    pad_token_id=0,
+)
+UNET_XL = UNET | dict(
+    cross_attention_dim=12 + 16,
+    use_linear_projection=True,
+    down_block_types=["DownBlock2D", models.CROSS],
+    up_block_types=[models.CROSS_UP, "UpBlock2D"],
+    transformer_layers_per_block=[1, 2],
+    addition_embed_type="text_time",
+    addition_time_embed_dim=8,
+    projection_class_embeddings_input_dim=10 + 6 * 8,
 )
 
 PLAIN = dict(
@@ -101,6 +123,17 @@ CASES = {
         seed=9,
     ),
     # Ranks alone; the words learn alone in the first updates; another weight decay for LoRA.
+    "xl": PLAIN | dict(xl=True, attention_loss=0.5, masked=True, accumulate=2, norm_limit=0.23),
+    "xl_lora": PLAIN
+    | dict(
+        xl=True,
+        method="lora",
+        text_layers="encoder-layer",
+        unet_layers="transformer",
+        clip_skip=1,
+        lora_dropout=0.3,
+        seed=5,
+    ),
     "words_first": PLAIN | dict(rank_dropout=0.5, words_first=7, lora_weight_decay=20.0, seed=3),
 }
 
@@ -194,7 +227,7 @@ class Drops:
         if case.get("rank_dropout"):
             few = [shape[0], 1, shape[2]]
             factors = factors * kept(RANK_DROPOUT, case["seed"], number, few, case["rank_dropout"])
-        if name.startswith("text."):
+        if name.startswith("text"):
             # There all captions' first copies come first, here all copies of the first caption.
             factors = factors.reshape(self.copies, -1, *shape[1:]).transpose(0, 1).reshape(shape)
         return factors.reshape(hidden.shape)
@@ -230,12 +263,17 @@ def batch(case, k, copies):
     """Everything that batch k brings."""
     n = pictures(case)
     ids = torch.empty(n, copies, TOKENS, dtype=torch.long)
+    sizes = [[60 + 8 * ((k + b) % 3), 72, k % 4, b, 64, 64] for b in range(n)]
     for b in range(n):
         at = 1 + (k + 2 * b) % 4
         for j in range(TOKENS):
             ids[b, :, j] = 60 if j == 0 else 61 if j > at + 3 else 3 + (7 * j + 3 * k + b) % 50
         for copy in range(copies if b < BATCH else 0):
             ids[b, copy, at], ids[b, copy, at + 1] = VOCABULARY + copy, VOCABULARY + copies + copy
+    # The second tower's tokenizer fills up with "!" instead of end marks.
+    ids_2 = ids.clone()
+    for b in range(n):
+        ids_2[b, :, 1 + (k + 2 * b) % 4 + 5 :] = 0
     mask = (hashed.tensor(f"input:mask.{k}", (n, SIZE, SIZE)) > -0.3).float()
     if k % 7 == 3:
         mask = torch.ones_like(mask)
@@ -246,6 +284,8 @@ def batch(case, k, copies):
     timesteps = torch.tensor([(k * 137 + 29 + b * 411) % 1000 for b in range(n)])
     return dict(
         ids=ids,
+        ids_2=ids_2,
+        sizes=torch.tensor(sizes),
         mask=mask,
         loss_mask=mask if case["masked"] else torch.ones_like(mask),
         latents=latents,
@@ -284,31 +324,52 @@ def regularisation(case, cross, ids, mask, copies):
 
 
 def run(name, case):
-    unet = hashed.fill(UNet2DConditionModel(**UNET)).requires_grad_(False)
-    text = hashed.fill(CLIPTextModelWithProjection(CLIPTextConfig(**TEXT))).requires_grad_(False)
+    xl, skip = case.get("xl", False), case.get("clip_skip", 0)
+    config = dict(unet=UNET_XL, text=TEXT_XL, text_2=TEXT_2) if xl else dict(unet=UNET, text=TEXT)
+    tower = lambda config: CLIPTextModelWithProjection(CLIPTextConfig(**config))
+    unet = hashed.fill(UNet2DConditionModel(**config["unet"])).requires_grad_(False)
+    text = hashed.fill(tower(config["text"])).requires_grad_(False)
     parameters = models.parameters(unet) | {
         k: v for k, v in models.parameters(text).items() if k != "text_projection.weight"
     }
+    text_2 = None
+    if xl:
+        named = hashed.fill(torch.nn.ModuleDict({"text_encoder_2": tower(config["text_2"])}))
+        parameters |= models.parameters(named.requires_grad_(False))
+        text_2 = named["text_encoder_2"]
     names = cross_attentions(unet)
     cross = [CrossAttention(i) for i in range(len(names))]
     for attention, at in zip(cross, names):
         unet.get_submodule(at).set_processor(attention)
     copies = 1 if case["method"] == "lora" else len(names)
 
-    rows = (0.1 * hashed.tensor("input:rows", (2 * copies, TEXT["hidden_size"]))).requires_grad_()
-    embeddings = text.text_model.embeddings
-    embeddings.token_embedding = Table(embeddings.token_embedding.weight, rows)
+    def give_rows(text, name, width):
+        rows = (0.1 * hashed.tensor(f"input:{name}", (2 * copies, width))).requires_grad_()
+        embeddings = text.text_model.embeddings
+        embeddings.token_embedding = Table(embeddings.token_embedding.weight, rows)
+        return rows
+
+    rows = give_rows(text, "rows", TEXT["hidden_size"])
+    rows_2 = [give_rows(text_2, "rows_2", TEXT_2["hidden_size"])] if xl else []
     in_text, in_unet, drops = {}, {}, Drops(case, copies)
     if case["method"] != "p-plus":
         wide = case["text_layers"] == "encoder-layer"
+        # What is not read is not trained: the first tower's last layers.
+        read = TEXT_XL["num_hidden_layers"] - 1 - skip if xl else TEXT["num_hidden_layers"]
+        unread = [f".layers.{i}." for i in range(read, TEXT_XL["num_hidden_layers"])]
+        chosen = lambda layer: ".self_attn." in layer or wide and ".mlp." in layer
         in_text = add_low_rank(
             text,
             "text",
-            lambda layer: ".self_attn." in layer or wide and ".mlp." in layer,
+            lambda layer: chosen(layer) and not any(name in layer for name in unread),
             case["text_rank"],
             case["alpha"],
             drops,
         )
+        if xl:
+            in_text |= add_low_rank(
+                text_2, "text_2", chosen, case["text_rank"], case["alpha"], drops
+            )
         whole = case["unet_layers"] == "transformer"
         in_unet = add_low_rank(
             unet,
@@ -320,12 +381,12 @@ def run(name, case):
             case["alpha"],
             drops,
         )
-    learnt = {"rows": rows} | in_text | in_unet
+    learnt = {"rows": rows} | {"rows_2": row for row in rows_2} | in_text | in_unet
     start = {k: v.detach().clone() for k, v in learnt.items()}
     groups = [
         dict(params=params, lr=rate, weight_decay=decay)
         for params, rate, decay in zip(
-            [[rows], list(in_text.values()), list(in_unet.values())],
+            [[rows, *rows_2], list(in_text.values()), list(in_unet.values())],
             case["rates"],
             [0.01] + 2 * [case.get("lora_weight_decay", 0.01)],
         )
@@ -346,16 +407,24 @@ def run(name, case):
     for k in range(BATCHES):
         b = batch(case, k, copies)
         drops.k = k
-        encoding = text(b["ids"].reshape(-1, TOKENS)).last_hidden_state.reshape(
-            pictures(case), copies, TOKENS, -1
-        )
+        shape, added = (pictures(case), copies, TOKENS, -1), None
+        ids = b["ids"].reshape(-1, TOKENS)
+        if xl:
+            first = text(ids, output_hidden_states=True)
+            second = text_2(b["ids_2"].reshape(-1, TOKENS), output_hidden_states=True)
+            hidden = [out.hidden_states[-2 - skip] for out in (first, second)]
+            encoding = torch.cat(hidden, -1).reshape(shape)
+            pooled = second.text_embeds.reshape(pictures(case), copies, -1)[:, 0]
+            added = dict(text_embeds=pooled, time_ids=b["sizes"])
+        else:
+            encoding = text(ids).last_hidden_state.reshape(shape)
         noisy = schedule.add_noise(b["latents"], b["noise"], b["timesteps"])
         target = (
             b["noise"]
             if case["prediction"] == "epsilon"
             else schedule.get_velocity(b["latents"], b["noise"], b["timesteps"])
         )
-        prediction = unet(noisy, b["timesteps"], encoding).sample
+        prediction = unet(noisy, b["timesteps"], encoding, added_cond_kwargs=added).sample
         mask = b["loss_mask"][:, None]
         each = ((prediction - target) ** 2 * mask).sum([1, 2, 3]) / mask.sum([1, 2, 3])
         each = each * torch.tensor(case["factors"])
@@ -375,7 +444,7 @@ def run(name, case):
         update = k // case["accumulate"]
         for group, rate in zip(optimiser.param_groups, base):
             group["lr"] = rate * (1.0 - update / updates)
-        before = rows.detach().clone()
+        before = [row.detach().clone() for row in (rows, *rows_2)]
         if update < case.get("words_first", 0):
             for parameter in [*in_text.values(), *in_unet.values()]:
                 parameter.grad = None
@@ -383,7 +452,8 @@ def run(name, case):
         optimiser.zero_grad()
         with torch.no_grad():
             if stopped:
-                rows.copy_(before)
+                for row, old in zip((rows, *rows_2), before):
+                    row.copy_(old)
             norms.append(rows.norm(dim=1).mean().item())
             stopped = stopped or case["norm_limit"] is not None and norms[-1] >= case["norm_limit"]
 
@@ -398,7 +468,7 @@ def run(name, case):
 
     described = dict(
         kind="tuning",
-        config=dict(unet=UNET, text=TEXT),
+        config=config,
         inputs=case,
         probes={},
         parameters=parameters,

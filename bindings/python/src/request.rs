@@ -10,6 +10,7 @@ use mixofshow::pipeline::Control;
 use mixofshow::pipeline::recipe::{ControlSource, Made, Recipe, Source};
 use mixofshow::pipeline::text::prompt::Syntax;
 use mixofshow::region::{Area, Layout, Region};
+use mixofshow::scheduler::spacing::Schedule;
 use mixofshow::{Request, concept};
 use pyo3::prelude::*;
 use tempfile::TempDir;
@@ -30,7 +31,11 @@ pub struct Asked {
     batch: Option<usize>,
     sampler: Option<String>,
     karras: bool,
+    schedule: Option<String>,
     eta: Option<f64>,
+    guidance_rescale: Option<f32>,
+    original_size: Option<(usize, usize)>,
+    crop: Option<(usize, usize)>,
     rng: Option<String>,
     clip_skip: Option<usize>,
     long_prompt: bool,
@@ -143,8 +148,12 @@ impl Asked {
                 steps: self.steps.unwrap_or(usual.steps),
                 guidance: self.guidance.unwrap_or(guidance),
                 sampler: choice("sampler", &self.sampler)?,
-                karras: self.karras,
-                eta: self.eta.unwrap_or(usual.eta),
+                schedule: choice("schedule", &self.schedule)?
+                    .or(self.karras.then_some(Schedule::Karras)),
+                eta: self.eta,
+                guidance_rescale: self.guidance_rescale.unwrap_or(usual.guidance_rescale),
+                original_size: self.original_size,
+                crop: self.crop,
                 seed: self.seed.unwrap_or_else(random_seed),
                 rng: choice("rng", &self.rng)?.unwrap_or(usual.rng),
                 batch: self.batch.unwrap_or(usual.batch),

@@ -114,6 +114,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize);
     unsafe fn load_f16(self, p: *const u16) -> Self::V;
     unsafe fn load_bf16(self, p: *const u16) -> Self::V;
+    unsafe fn load_i8(self, p: *const i8) -> Self::V;
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -214,6 +215,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> Self::V {
         std::array::from_fn(|i| f32::from_bits(u32::from(unsafe { *p.add(i) }) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> Self::V {
+        std::array::from_fn(|i| f32::from(unsafe { *p.add(i) }))
     }
     #[inline(always)]
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -399,6 +404,10 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn load_i8(self, p: *const i8) -> Self::V {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+        #[inline(always)]
         unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
             unsafe { _mm512_add_ps(a, b) }
         }
@@ -560,6 +569,10 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn load_i8(self, p: *const i8) -> Self::V {
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+        }
+        #[inline(always)]
         unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
             unsafe { _mm256_add_ps(a, b) }
         }
@@ -703,6 +716,13 @@ mod arm {
         #[inline(always)]
         unsafe fn load_bf16(self, p: *const u16) -> Self::V {
             unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(self, p: *const i8) -> Self::V {
+            unsafe {
+                let four = vreinterpret_s8_s32(vdup_n_s32(p.cast::<i32>().read_unaligned()));
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))))
+            }
         }
         #[inline(always)]
         unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {

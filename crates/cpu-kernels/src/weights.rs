@@ -39,7 +39,7 @@ pub struct Aligned<T> {
     length: usize,
 }
 
-impl<T: Number> Aligned<T> {
+impl<T: Copy + Default> Aligned<T> {
     pub fn zeros(length: usize) -> Aligned<T> {
         let line = ALIGN * 4;
         let more = line / size_of::<T>();
@@ -68,7 +68,21 @@ enum Numbers {
     F32(Aligned<f32>),
     F16(Aligned<f16>),
     BF16(Aligned<bf16>),
+    Q8(Blocks),
 }
+
+/// Whole numbers of 8 bits, with a factor for each [`BLOCK`] inputs of an output: GGUF's Q8_0, in
+/// the layout of panels.
+#[derive(Debug)]
+pub struct Blocks {
+    /// `[out / 32][into][32]`
+    pub numbers: Aligned<i8>,
+    /// `[out / 32][into / 32][32]`
+    pub factors: Aligned<f16>,
+}
+
+/// Inputs that share a factor.
+pub const BLOCK: usize = 32;
 
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 32;
@@ -150,6 +164,10 @@ impl Weights {
                 widen_bf16(level, &v[start..start + length], &mut room[..length]);
                 room.as_ptr()
             }
+            Numbers::Q8(v) => {
+                widen_q8(level, v, self.into, start, &mut room[..length]);
+                room.as_ptr()
+            }
         }
     }
 
@@ -229,6 +247,47 @@ kernel! {
     }
 }
 
+/// Elements `start ..` of blocks of `into` inputs, whole rows of a panel, to f32.
+fn widen_q8(level: Level, from: &Blocks, into: usize, start: usize, to: &mut [f32]) {
+    let row = start / PANEL;
+    assert!(start.is_multiple_of(PANEL) && to.len().is_multiple_of(PANEL));
+    assert!(start + to.len() <= from.numbers.len() && into.is_multiple_of(BLOCK) && into > 0);
+    assert_eq!(from.factors.len() * BLOCK, from.numbers.len());
+    // Blocks of a panel follow each other as its rows do, a factor's row for each 32 of them.
+    let (numbers, factors) = (from.numbers.as_ptr(), from.factors.as_ptr().cast());
+    unsafe { widen_blocks(level, numbers, factors, row, to.as_mut_ptr(), to.len() / PANEL) }
+}
+
+kernel! {
+    fn widen_blocks(
+        s: S,
+        numbers: *const i8,
+        factors: *const u16,
+        row: usize,
+        to: *mut f32,
+        rows: usize
+    ) {
+        unsafe {
+            let mut done = 0;
+            while done < rows {
+                let (block, first) = ((row + done) / BLOCK, (row + done) % BLOCK);
+                let count = (BLOCK - first).min(rows - done);
+                let mut lane = 0;
+                while lane < PANEL {
+                    let factor = s.load_f16(factors.add(block * PANEL + lane));
+                    for i in 0..count {
+                        let at = (row + done + i) * PANEL + lane;
+                        let value = s.mul(s.load_i8(numbers.add(at)), factor);
+                        s.store(to.add((done + i) * PANEL + lane), value);
+                    }
+                    lane += S::LANES;
+                }
+                done += count;
+            }
+        }
+    }
+}
+
 /// Numbers in which weights may be held.
 pub trait Number: Copy + Default + Send + Sync {
     fn hold(numbers: Aligned<Self>) -> Held;
@@ -247,6 +306,18 @@ impl Number for f16 {
     fn hold(numbers: Aligned<f16>) -> Held {
         Held(Numbers::F16(numbers))
     }
+}
+
+impl Held {
+    /// Of blocks.
+    pub fn blocks(blocks: Blocks) -> Held {
+        Held(Numbers::Q8(blocks))
+    }
+}
+
+/// Whether a weight of these sides, a matrix, can be held in blocks.
+pub fn holds_blocks(out: usize, into: usize) -> bool {
+    out >= FEW && into >= BLOCK && into.is_multiple_of(BLOCK)
 }
 
 impl Number for bf16 {
@@ -271,6 +342,7 @@ impl Weights {
             Numbers::F32(v) => v.len(),
             Numbers::F16(v) => v.len(),
             Numbers::BF16(v) => v.len(),
+            Numbers::Q8(v) => v.numbers.len(),
         };
         assert_eq!(
             count,
@@ -327,6 +399,10 @@ impl Weights {
                     widen_bf16(level, &v[own], &mut near[..columns * PANEL]);
                     &near[..columns * PANEL]
                 }
+                Numbers::Q8(v) => {
+                    widen_q8(level, v, into, own.start, &mut near[..columns * PANEL]);
+                    &near[..columns * PANEL]
+                }
             };
             let (rows, rest) = room.split_at_mut(count * PANEL);
             unsafe {
@@ -337,6 +413,54 @@ impl Weights {
                 rows.chunks_exact_mut(PANEL).for_each(|row| row[columns..].fill(0.0));
             }
             (k, room) = (k + count, rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every place where a read may begin, forwards and turned, by every level.
+    #[test]
+    fn blocks_widen_to_their_numbers() {
+        let (out, into) = (70usize, 96usize);
+        let number = |o: usize, i: usize| ((o * 31 + i * 7) % 255) as i32 - 127;
+        let factor = |o: usize, b: usize| f16::from_f32(0.01 + (o % 7) as f32 * 0.003 + b as f32);
+        let panels = out.div_ceil(PANEL);
+        let mut numbers = Aligned::<i8>::zeros(panels * into * PANEL);
+        let mut factors = Aligned::<f16>::zeros(panels * into / BLOCK * PANEL);
+        for o in 0..out {
+            let (panel, lane) = (o / PANEL, o % PANEL);
+            for i in 0..into {
+                numbers[(panel * into + i) * PANEL + lane] = number(o, i) as i8;
+            }
+            for b in 0..into / BLOCK {
+                factors[(panel * into / BLOCK + b) * PANEL + lane] = factor(o, b);
+            }
+        }
+        let held = Held::blocks(Blocks { numbers, factors });
+        let weights = Weights::of_layout(held, out, into, [1, 1]);
+        assert!(holds_blocks(out, into) && !holds_blocks(8, 96) && !holds_blocks(70, 48));
+        let value = |o: usize, i: usize| {
+            if o < out { number(o, i) as f32 * factor(o, i / BLOCK).to_f32() } else { 0.0 }
+        };
+        for &level in Level::available() {
+            for (first, rows) in [(0, 96), (5, 40), (96, 96), (100, 90), (250, 20), (31, 2)] {
+                let mut room = vec![0.0; rows * PANEL];
+                weights.read(level, first * PANEL, rows * PANEL, &mut room);
+                for (at, found) in room.iter().enumerate() {
+                    let (row, lane) = (first + at / PANEL, at % PANEL);
+                    let (o, i) = (row / into * PANEL + lane, row % into);
+                    assert_eq!(*found, value(o, i), "{level:?} {o} {i}");
+                }
+            }
+            let turned = weights.turned().unwrap();
+            let mut room = vec![0.0; out * PANEL];
+            turned.read(level, 0, out * PANEL, &mut room);
+            for (at, found) in room.iter().enumerate() {
+                assert_eq!(*found, value(at / PANEL, at % PANEL), "{level:?}");
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use super::ops::layout_of;
 use super::packed::Packed;
 use super::task::Task;
 use super::weights::Weights;
-use crate::backend::{Cost, Error, Executable, Look, Result, View};
+use crate::backend::{Cost, Error, Executable, Look, Result, Timed, View};
 use crate::graph::{Epilogue, Graph, Origin, Place, Plan, PlannedStep, Shape, Tensor};
 
 /// A plan ready to run.
@@ -195,17 +195,28 @@ impl Executable for Program {
 
     fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
         let mut costs: HashMap<String, Cost> = HashMap::new();
+        for Timed { what, cost: one, .. } in self.timeline(clock)? {
+            let cost = costs.entry(what).or_default();
+            cost.calls += one.calls;
+            cost.seconds += one.seconds;
+            cost.flops += one.flops;
+            cost.bytes += one.bytes;
+        }
+        Ok(costs)
+    }
+
+    fn timeline(&self, clock: &dyn Fn() -> f64) -> Result<Vec<Timed>> {
+        let mut timed = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let start = clock();
             self.cpu.run(|turn| step.task.run(turn));
-            let cost = costs.entry(step.operation.into()).or_default();
-            cost.calls += 1;
-            cost.seconds += clock() - start;
-            cost.flops += step.flops;
-            cost.bytes += step.bytes;
+            let seconds = clock() - start;
+            let cost = Cost { calls: 1, seconds, flops: step.flops, bytes: step.bytes };
+            let (what, layer) = (step.operation.to_string(), step.layer.to_string());
+            timed.push(Timed { what, layer, cost });
         }
         self.cpu.run(|turn| self.assignments.iter().for_each(|(from, to)| from.copy_to(to, turn)));
-        Ok(costs)
+        Ok(timed)
     }
 
     fn flops(&self) -> u64 {

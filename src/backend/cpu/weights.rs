@@ -38,11 +38,18 @@ enum Kind {
     F16,
     /// Numbers that bf16 has; a weight to which updates were added has others, and is held in f16.
     BF16,
+    /// Blocks of 8-bit numbers.
+    Q8,
 }
 
 impl Kind {
-    fn bytes(self) -> u64 {
-        if self == Kind::F32 { 4 } else { 2 }
+    /// Of so many elements.
+    fn bytes(self, elements: u64) -> u64 {
+        match self {
+            Kind::F32 => elements * 4,
+            Kind::F16 | Kind::BF16 => elements * 2,
+            Kind::Q8 => elements + elements / kernels::BLOCK as u64 * 2,
+        }
     }
 }
 
@@ -55,9 +62,16 @@ impl Weights {
         Weights { cpu, source, precision, loaded: Mutex::default() }
     }
 
-    fn kind(&self, stored: StoredAs, layout: Layout) -> Kind {
+    fn kind(&self, name: &str, shape: &Shape, stored: StoredAs, layout: Layout) -> Kind {
+        let is_matrix = || {
+            let taps: usize = shape[2..].iter().product();
+            taps == 1 && kernels::holds_blocks(shape[0], shape[1])
+        };
+        // Low-rank matrices are small, and what they add is smaller.
+        let is_update = || name.starts_with("concept-");
         match (layout, self.precision, stored) {
             (Layout::Plain, ..) => Kind::F32,
+            (Layout::Matmul, Precision::Q8, _) if is_matrix() && !is_update() => Kind::Q8,
             (_, Precision::AsStored, StoredAs::BF16) => Kind::BF16,
             _ if self.precision.is_half(stored) => Kind::F16,
             _ => Kind::F32,
@@ -67,7 +81,7 @@ impl Weights {
     /// Bytes of the weight `name` in this layout.
     pub fn bytes(&self, name: &str, shape: &Shape, layout: Layout) -> Result<u64> {
         let info = expect(&*self.source, name, shape)?;
-        Ok(weight_bytes(shape, layout, self.kind(info.stored, layout)))
+        Ok(weight_bytes(shape, layout, self.kind(name, shape, info.stored, layout)))
     }
 
     /// Gives up all that are not wanted.
@@ -101,7 +115,7 @@ impl Weights {
             return Ok(packed.clone());
         }
         let info = expect(&*self.source, name, shape)?;
-        let kind = self.kind(info.stored, layout);
+        let kind = self.kind(name, shape, info.stored, layout);
         let load = |kind| self.cpu.install(|| self.load(name, shape, layout, kind));
         let packed = match load(kind) {
             Err(Failed::Misfit(_)) if kind == Kind::BF16 => load(Kind::F16),
@@ -138,7 +152,7 @@ impl Weights {
                 let elements = shape.elements();
                 let numbers = match kind {
                     Kind::F32 => Numbers::F32(self.rows(name, elements)?),
-                    Kind::F16 => Numbers::F16(self.rows(name, elements)?),
+                    Kind::F16 | Kind::Q8 => Numbers::F16(self.rows(name, elements)?),
                     Kind::BF16 => Numbers::BF16(self.rows(name, elements)?),
                 };
                 Ok(Packed::Rows(Arc::new(Table {
@@ -151,6 +165,7 @@ impl Weights {
                     Kind::F32 => self.panels::<f32>(name, shape, layout)?,
                     Kind::F16 => self.panels::<f16>(name, shape, layout)?,
                     Kind::BF16 => self.panels::<bf16>(name, shape, layout)?,
+                    Kind::Q8 => self.blocks(name, shape)?,
                 };
                 Ok(Packed::Matmul(Arc::new(Held {
                     weights,
@@ -198,6 +213,45 @@ impl Weights {
                 Ok(kernels::Weights::of_layout(T::hold(numbers), out, into, window))
             }
         }
+    }
+
+    /// `[out, in]` to blocks. Numbers that come from such blocks are in them again, bit for bit: the
+    /// greatest of a block is 127 times its factor.
+    fn blocks(&self, name: &str, shape: &Shape) -> Result<kernels::Weights, Failed> {
+        use kernels::BLOCK;
+        let (out, into, n) = (shape[0], shape[1], outputs_together(shape[0]));
+        let (panels, factors_each) = (out.div_ceil(n), into / BLOCK * n);
+        let mut numbers = Aligned::<i8>::zeros(panels * into * n);
+        let mut factors = Aligned::<f16>::zeros(panels * factors_each);
+        let both = numbers.par_chunks_mut(into * n).zip(factors.par_chunks_mut(factors_each));
+        both.enumerate().try_for_each_init(
+            Vec::new,
+            |values: &mut Vec<f32>, (panel, (numbers, factors))| -> Result<(), Failed> {
+                let first = panel * n;
+                let rows = first..out.min(first + n);
+                values.resize(rows.len() * into, 0.0);
+                self.read(name, rows.start * into..rows.end * into, values)?;
+                for (o, row) in values.chunks_exact(into).enumerate() {
+                    for (b, block) in row.chunks_exact(BLOCK).enumerate() {
+                        let greatest = block.iter().fold(0f32, |most, v| most.max(v.abs()));
+                        let factor = f16::from_f32(greatest / 127.0);
+                        if !factor.is_finite() {
+                            return Err(Failed::Misfit(greatest));
+                        }
+                        factors[b * n + o] = factor;
+                        let factor = factor.to_f32();
+                        for (i, value) in block.iter().enumerate() {
+                            let number = if factor > 0.0 { value / factor } else { 0.0 };
+                            numbers[(b * BLOCK + i) * n + o] =
+                                number.round_ties_even().clamp(-127.0, 127.0) as i8;
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        let held = kernels::Held::blocks(kernels::Blocks { numbers, factors });
+        Ok(kernels::Weights::of_layout(held, out, into, [1, 1]))
     }
 
     /// `[out, in, taps]` to `[out / n][taps][in][n]`.
@@ -349,5 +403,5 @@ fn weight_bytes(shape: &Shape, layout: Layout, kind: Kind) -> u64 {
             padded(stride * stride * shape[1]) * shape[0] * taps
         }
     };
-    elements as u64 * kind.bytes()
+    kind.bytes(elements as u64)
 }

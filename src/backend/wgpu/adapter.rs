@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Result;
 use super::error::Error;
+use super::measured;
 use super::traits::Schedule;
 
 /// What `mos devices` says of an adapter.
@@ -44,6 +45,8 @@ pub struct AdapterReport {
     pub timestamps: bool,
     /// How numbers are held by default.
     pub precision: &'static str,
+    /// Where the sizes of tiles are from: the standard table, or one that was measured.
+    pub sizes: String,
     /// Which kernels run: staged, or with cooperative matrices, once they passed their test.
     pub schedule: &'static str,
 }
@@ -116,6 +119,10 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         matrices: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
+        sizes: match measured::sizes(&info) {
+            Ok((_, from)) => from.to_string(),
+            Err(problem) => format!("not usable: {problem}"),
+        },
         schedule: Schedule::Staged.name(),
     }
 }

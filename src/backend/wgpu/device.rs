@@ -1,6 +1,8 @@
 //! An opened device: queue, limits, kernels made so far, and an account of memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Result;
@@ -9,6 +11,8 @@ use super::buffer::{Buffer, Memory};
 use super::error::Error;
 use super::kernel::{Checks, Kernel, complaint, reflect};
 use super::matrices::{Matrices, MatrixUse, Tested};
+use super::measured;
+use super::pipelines::Pipelines;
 use super::template::{Params, cache_key, explained, kernel_names, render, replaced_kernels};
 use super::traits::{Schedule, Traits};
 use super::tuned::Tuned;
@@ -29,7 +33,19 @@ pub struct Options {
     pub matrices: MatrixUse,
     /// Render kernels with these sizes instead of those that suit the adapter.
     pub tuned: Option<Tuned>,
+    /// With what kernels of one's own may want, where the adapter has it: f16, subgroups,
+    /// timestamps.
+    pub extras: bool,
+    /// A folder where compiled kernels are kept between runs
+    /// ([`cache_folder`](crate::checkpoint::output::cache_folder)); none are kept without.
+    pub cache: Option<PathBuf>,
 }
+
+/// See [`Options::extras`].
+const EXTRAS: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER)
+    .union(wgpu::Features::TIMESTAMP_QUERY);
 
 /// A device and everything that belongs to it. Cheap to share behind an [`Arc`].
 pub struct Gpu {
@@ -49,6 +65,8 @@ pub struct Gpu {
     own: Mutex<HashMap<&'static str, String>>,
     /// By name and parameters, and whether they are checked.
     kernels: Mutex<HashMap<(String, bool), Arc<Kernel>>>,
+    /// Those of earlier runs.
+    pipelines: Option<Pipelines>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -90,7 +108,10 @@ impl Gpu {
         let adapter = select(&options.selection)?;
         let info = adapter.get_info();
         let failed = |message| Error::Device { adapter: info.name.clone(), message };
-        let tuned = options.tuned.unwrap_or_else(|| Tuned::of(&info));
+        let tuned = match options.tuned {
+            Some(tuned) => tuned,
+            None => measured::sizes(&info).map_err(failed)?.0,
+        };
         tuned.check().map_err(failed)?;
         let has = if options.floor {
             None
@@ -98,12 +119,26 @@ impl Gpu {
             Matrices::of(&adapter, adapter.features(), &adapter.limits())
         };
         let matrices = options.matrices_of(has, &tuned).map_err(failed)?;
-        let features = if matrices.is_ok() { Matrices::FEATURES } else { wgpu::Features::empty() };
+        let mut features = match (&matrices, info.backend) {
+            (Err(_), _) => wgpu::Features::empty(),
+            // Their SPIR-V is written here, where the adapter takes it.
+            (Ok(_), wgpu::Backend::Vulkan) => {
+                Matrices::FEATURES | adapter.features() & wgpu::Features::PASSTHROUGH_SHADERS
+            }
+            (Ok(_), _) => Matrices::FEATURES,
+        };
+        if options.extras {
+            features |= adapter.features() & EXTRAS;
+        }
+        if options.cache.is_some() {
+            features |= adapter.features() & wgpu::Features::PIPELINE_CACHE;
+        }
         let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            // SAFETY: the one experimental feature asked for is cooperative matrices. Only this
-            // program's own kernels use them (`Recording::new` takes no others), after a self-test,
-            // and load and store them within the workgroup arrays that they declare for them.
+            // SAFETY: the experimental features asked for are cooperative matrices and SPIR-V of
+            // one's own for them. Only this program's own kernels use them (`Recording::new` takes
+            // no others), after a self-test, and load and store them within the workgroup arrays
+            // that they declare for them.
             unsafe { wgpu::ExperimentalFeatures::enabled() }
         } else {
             wgpu::ExperimentalFeatures::disabled()
@@ -118,7 +153,7 @@ impl Gpu {
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| failed(e.to_string()))?;
-        Ok(Gpu::of(device, queue, info, limits, options.checked, tuned, matrices))
+        Ok(Gpu::of(device, queue, info, limits, options, tuned, matrices))
     }
 
     /// Around a device that is open. Errors of it that nobody captures are noted from now on.
@@ -127,10 +162,12 @@ impl Gpu {
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
         limits: wgpu::Limits,
-        checked: bool,
+        options: &Options,
         tuned: Tuned,
         matrices: Result<Matrices, String>,
     ) -> Arc<Gpu> {
+        let folder = options.cache.as_deref();
+        let pipelines = folder.and_then(|folder| Pipelines::open(&device, &info, folder));
         let failure = Arc::new(Mutex::new(None));
         let seen = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&seen, &error)));
@@ -139,7 +176,7 @@ impl Gpu {
             queue,
             memory: Arc::default(),
             limits,
-            checked,
+            checked: options.checked,
             tuned,
             matrices,
             tested: OnceLock::new(),
@@ -147,6 +184,7 @@ impl Gpu {
             info,
             own: Mutex::default(),
             kernels: Mutex::default(),
+            pipelines,
             failure,
         })
     }
@@ -160,6 +198,16 @@ impl Gpu {
     /// As the driver calls the adapter.
     pub fn name(&self) -> &str {
         &self.info.name
+    }
+
+    /// wgpu's own, for kernels that are neither this program's nor dispatched by a recording.
+    pub(crate) fn raw(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
+    }
+
+    /// The sizes that its kernels are rendered with.
+    pub fn tuned(&self) -> &Tuned {
+        &self.tuned
     }
 
     /// Those of the device: what was asked for when it was opened.
@@ -228,14 +276,15 @@ impl Gpu {
     ) -> Result<Arc<Kernel>> {
         let checked = self.checked || checks == Checks::On;
         let key = (cache_key(name, params), checked);
-        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = kernels.get(&key) {
-            return Ok(kernel.clone());
+        if let Some(kernel) = self.known(&key) {
+            return Ok(kernel);
         }
-        let compiled = match self.own_kernel(name, params)? {
-            Some(wgsl) => Kernel::compile(&self.device, checked, &key.0, &wgsl),
-            None => Kernel::compile(&self.device, checked, &key.0, &render(name, params)?),
+        let wgsl = match self.own_kernel(name, params)? {
+            Some(wgsl) => wgsl,
+            None => render(name, params)?,
         };
+        let cache = self.pipelines.as_ref().map(|pipelines| &pipelines.raw);
+        let compiled = Kernel::compile(&self.device, checked, &key.0, &wgsl, cache);
         let kernel = Arc::new(compiled.map_err(|error| {
             match (error, explained(name, params, complaint)) {
                 // Lines are the template's, which is what can be mended.
@@ -243,8 +292,60 @@ impl Gpu {
                 (error, _) => error,
             }
         })?);
-        kernels.insert(key, kernel.clone());
-        Ok(kernel)
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.note(&wgsl);
+        }
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have made it meanwhile.
+        Ok(kernels.entry(key).or_insert(kernel).clone())
+    }
+
+    fn known(&self, key: &(String, bool)) -> Option<Arc<Kernel>> {
+        self.kernels.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Makes the kernels that are not there yet, on all cores at once, and keeps what is new for
+    /// the next run.
+    ///
+    /// # Errors
+    /// That of the first one, as they are given.
+    pub(super) fn compile_all<'a>(
+        &self,
+        wanted: impl Iterator<Item = (&'static str, &'a Params)>,
+        checks: Checks,
+    ) -> Result<()> {
+        let checked = self.checked || checks == Checks::On;
+        let mut seen = HashSet::new();
+        let new: Vec<_> = wanted
+            .filter(|(name, params)| {
+                let key = (cache_key(name, params), checked);
+                self.known(&key).is_none() && seen.insert(key)
+            })
+            .collect();
+        let next = AtomicUsize::new(0);
+        // Drivers take long over a kernel: whoever is free takes the next one.
+        let work = || -> Option<(usize, Error)> {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let &(name, params) = new.get(at)?;
+                if let Err(error) = self.compiled(name, params, checks) {
+                    return Some((at, error));
+                }
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(new.len());
+        let failed = std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..cores).map(|_| scope.spawn(work)).collect();
+            let mine = work();
+            let others = threads.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            others.chain([mine]).flatten().min_by_key(|(at, _)| *at)
+        });
+        if let Some(pipelines) = self.pipelines.as_ref().filter(|_| !new.is_empty()) {
+            pipelines.save();
+        }
+        failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Number of distinct kernels made so far.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::measured;
 use super::template::replaced_kernels;
-use super::tuned::Tuned;
 use super::{Error, Gpu, Matrices, Options, Result};
 
 /// Limits that count for kernels; those of textures, vertices and the like do not.
@@ -46,7 +46,9 @@ impl Gpu {
     ///   `max_buffer_size`;
     /// - of features, none. With `EXPERIMENTAL_COOPERATIVE_MATRIX`, `SHADER_F16` and `SUBGROUP` all
     ///   three, products with weights in f16 are made with cooperative matrices, where the adapter
-    ///   has them and [`Options::matrices`] has them used.
+    ///   has them and [`Options::matrices`] has them used. On Vulkan they want `PASSTHROUGH_SHADERS`
+    ///   too: without it their SPIR-V lacks what its memory model asks for, and attention with them
+    ///   may fail its test. `PIPELINE_CACHE` is for [`Options::cache`].
     ///
     /// The device's handler of uncaptured errors is replaced by one that keeps them for the next
     /// call that waits, which fails with [`Error::Lost`]. A host that wants to hear them sets its
@@ -85,10 +87,13 @@ impl Gpu {
         if !lacks.is_empty() {
             return Err(failed(lacks));
         }
-        let tuned = options.tuned.unwrap_or_else(|| Tuned::of(&info));
+        let tuned = match options.tuned {
+            Some(tuned) => tuned,
+            None => measured::sizes(&info).map_err(|problem| failed(vec![problem]))?.0,
+        };
         tuned.check().map_err(|problem| failed(vec![problem]))?;
         let has = Matrices::of(&adapter, features, &limits);
         let matrices = options.matrices_of(has, &tuned).map_err(|problem| failed(vec![problem]))?;
-        Ok(Gpu::of(device, queue, info, limits, options.checked, tuned, matrices))
+        Ok(Gpu::of(device, queue, info, limits, options, tuned, matrices))
     }
 }

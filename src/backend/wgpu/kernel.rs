@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Error, Result};
+use super::{Error, Result, spirv};
 
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,12 +173,20 @@ pub(super) fn complaint(source: &str) -> Option<(usize, String)> {
     Some((line, message))
 }
 
+/// Whether kernels with cooperative matrices reach `device` as SPIR-V that is written here, with
+/// what Vulkan's memory model asks for.
+pub(super) fn takes_spirv(device: &wgpu::Device) -> bool {
+    device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS)
+        && device.adapter_info().backend == wgpu::Backend::Vulkan
+}
+
 impl Kernel {
     pub(super) fn compile(
         device: &wgpu::Device,
         checked: bool,
         name: &str,
         source: &str,
+        cache: Option<&wgpu::PipelineCache>,
     ) -> Result<Kernel> {
         let (module, interface) = reflect(name, source)?;
         let entries: Vec<wgpu::BindGroupLayoutEntry> = interface
@@ -210,12 +218,32 @@ impl Kernel {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let descriptor = wgpu::ShaderModuleDescriptor {
+        let descriptor = |module| wgpu::ShaderModuleDescriptor {
             label: Some(name),
             source: wgpu::ShaderSource::Naga(Cow::Owned(module)),
         };
-        let shader = if checked {
-            device.create_shader_module(descriptor)
+        let entry = module.entry_points[0].name.clone();
+        let shader = if interface.cooperative && takes_spirv(device) {
+            let slots: Vec<u32> = interface.bindings.iter().map(|binding| binding.slot).collect();
+            let words = spirv::written(&module, &slots, checked)
+                .map_err(|message| Error::Kernel { kernel: name.into(), message })?;
+            let entry_point = wgpu::PassthroughShaderEntryPoint {
+                name: Cow::Borrowed(&entry),
+                workgroup_size: interface.workgroup_size.into(),
+            };
+            // SAFETY: naga wrote these words from a module that it found valid, with the checks
+            // that were asked for; memory operands are all that was added. Without checks, as
+            // below.
+            unsafe {
+                device.create_shader_module_passthrough(wgpu::ShaderModuleDescriptorPassthrough {
+                    label: Some(name),
+                    entry_points: Cow::Borrowed(&[entry_point]),
+                    spirv: Some(Cow::Owned(words)),
+                    ..Default::default()
+                })
+            }
+        } else if checked {
+            device.create_shader_module(descriptor(module))
         } else {
             // SAFETY: this pipeline is dispatched by `Recording::trusted` and `run_once` alone,
             // whose callers vouch that the dispatch keeps the kernel's contract; within it a kernel
@@ -223,7 +251,7 @@ impl Kernel {
             // (`KERNELS_VARIABLE`) vouches for them.
             unsafe {
                 device.create_shader_module_trusted(
-                    descriptor,
+                    descriptor(module),
                     wgpu::ShaderRuntimeChecks::unchecked(),
                 )
             }
@@ -232,12 +260,12 @@ impl Kernel {
             label: Some(name),
             layout: Some(&pipeline_layout),
             module: &shader,
-            entry_point: None,
+            entry_point: Some(&entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &[],
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache,
         });
         match pollster::block_on(scope.pop()) {
             Some(error) => Err(Error::Kernel { kernel: name.into(), message: error.to_string() }),

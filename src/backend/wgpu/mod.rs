@@ -12,11 +12,16 @@ mod layout;
 pub(crate) mod lower;
 mod lowering;
 mod matrices;
+mod measured;
 mod ops;
+mod packed;
+mod pipelines;
 mod program;
 mod rates;
 mod record;
 mod seam;
+mod spirv;
+mod staging;
 mod template;
 mod traits;
 mod transposed;
@@ -35,9 +40,13 @@ pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
 pub use lower::{BufferView, Storage, commands, preparation};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
+pub use measured::{MeasuredSizes, TUNED_VARIABLE, sizes_file};
+pub(crate) use packed::packed;
 pub use record::{Command, Recording, Uniform};
+pub use spirv::{ordered, written};
 pub use template::{
-    KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels, unknown_kernels,
+    DECLARATIONS, KERNELS_VARIABLE, Params, Rendered, Value, kernel_names, kernel_text, render,
+    render_own, replaced_kernels, unknown_kernels,
 };
 pub use traits::{Schedule, Traits};
 pub use tuned::{

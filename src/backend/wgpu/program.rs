@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::buffer::{Buffer, Slice};
 use super::device::Gpu;
-use super::kernel::Scalar;
+use super::kernel::{Checks, Scalar};
 use super::layout::Layout;
 use super::lower::{BufferView, Storage, assignments, commands_of_steps, locate, preparation};
-use super::record::Recording;
+use super::record::{Recording, dispatched};
+use super::staging::Staging;
 use super::weights::Weights;
-use crate::backend::{Cost, Executable, Look, Result, View};
+use crate::backend::{Cost, Executable, Look, Result, Timed, View};
 use crate::graph::{Element, Error, Graph, Origin, Plan, Tensor};
 
 /// A plan ready to run.
@@ -32,7 +33,7 @@ struct Trace {
 }
 
 impl Program {
-    /// Uploads what is missing of the weights, and records.
+    /// Uploads what is missing of the weights while kernels are compiled, and records.
     pub fn new(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
         let gpu = weights.gpu.clone();
         let arenas: Vec<Arc<Buffer>> = plan
@@ -49,6 +50,7 @@ impl Program {
                 inputs.insert(tensor, BufferView { slice, scalar, half: false });
             }
         }
+        let staging = Staging::new(weights);
         let storage = |storage: Storage<'_>| match storage {
             Storage::Arena(arena) => Ok(BufferView {
                 slice: Slice::whole(&arenas[arena]),
@@ -58,14 +60,10 @@ impl Program {
             Storage::Input(tensor) => {
                 inputs.get(&tensor).cloned().ok_or_else(|| Error::unplaced(graph, tensor).into())
             }
-            Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
+            Storage::Weight { name, shape, layout } => staging.locate(name, shape, layout),
         };
         let traits = *gpu.traits();
         let preparation = preparation(graph, plan, &traits, &storage)?;
-        if !preparation.is_empty() {
-            // SAFETY: as below.
-            unsafe { Recording::trusted(&gpu, &preparation) }?.play();
-        }
         let steps = plan.once..plan.steps.len();
         let (mut commands, ends) = commands_of_steps(graph, plan, &traits, &storage, steps)?;
         commands.extend(assignments(graph, plan, &storage)?);
@@ -81,6 +79,14 @@ impl Program {
         }
         let output = |&t: &Tensor| Ok(locate(graph, plan, t, Layout::Plain, &storage)?.slice);
         let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
+        staging.finish(|| {
+            let kernels = dispatched(&preparation).chain(dispatched(&commands));
+            Ok(gpu.compile_all(kernels, Checks::AsOpened)?)
+        })?;
+        if !preparation.is_empty() {
+            // SAFETY: as below.
+            unsafe { Recording::trusted(&gpu, &preparation) }?.play();
+        }
         // SAFETY: lowering takes uniforms, grids and bindings from the shapes of the step's tensors
         // as the kernels' contracts say (the tests run it on all operations and models with checks
         // on). `commands_of_steps` has refused steps whose shapes, epilogue, padding or scratch the
@@ -145,6 +151,17 @@ impl Executable for Program {
 
     fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
         Ok(self.recording.profile(clock)?)
+    }
+
+    fn timeline(&self, clock: &dyn Fn() -> f64) -> Result<Vec<Timed>> {
+        let mut timed = Vec::new();
+        for (command, (what, cost)) in self.recording.timeline(clock)?.into_iter().enumerate() {
+            // What stands behind the last step gives inputs their new values.
+            let of = self.traces.partition_point(|trace| trace.end <= command);
+            let layer = self.traces.get(of).map_or(String::new(), |trace| trace.layer.to_string());
+            timed.push(Timed { what, layer, cost });
+        }
+        Ok(timed)
     }
 
     fn flops(&self) -> u64 {

@@ -120,6 +120,7 @@ impl Recording {
 
     fn of(gpu: &Arc<Gpu>, commands: &[Command], checks: Checks) -> Result<Recording> {
         let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment).max(16);
+        gpu.compile_all(dispatched(commands), checks)?;
         let mut kernels = Vec::with_capacity(commands.len());
         let mut slab: Vec<u8> = Vec::new();
         for command in commands {
@@ -222,18 +223,37 @@ impl Recording {
     /// gives seconds.
     pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
         let mut costs: HashMap<String, Cost> = HashMap::new();
+        for (label, one) in self.timeline(clock)? {
+            let cost = costs.entry(label).or_default();
+            cost.calls += one.calls;
+            cost.seconds += one.seconds;
+            cost.flops += one.flops;
+            cost.bytes += one.bytes;
+        }
+        Ok(costs)
+    }
+
+    /// As [`Recording::profile`], command by command.
+    pub fn timeline(&self, clock: &dyn Fn() -> f64) -> Result<Vec<(String, Cost)>> {
+        let mut costs = Vec::with_capacity(self.commands.len());
         for (command, (label, flops, bytes)) in self.commands.iter().zip(&self.labels) {
             let start = clock();
             submit(&self.gpu, std::slice::from_ref(command));
             self.gpu.wait()?;
-            let cost = costs.entry(label.clone()).or_default();
-            cost.calls += 1;
-            cost.seconds += clock() - start;
-            cost.flops += flops;
-            cost.bytes += bytes;
+            let seconds = clock() - start;
+            let cost = Cost { calls: 1, seconds, flops: *flops, bytes: *bytes };
+            costs.push((label.clone(), cost));
         }
         Ok(costs)
     }
+}
+
+/// The kernels of `commands`, and what they are rendered with.
+pub(super) fn dispatched(commands: &[Command]) -> impl Iterator<Item = (&'static str, &Params)> {
+    commands.iter().filter_map(|command| match command {
+        Command::Dispatch { kernel, params, .. } => Some((*kernel, params)),
+        Command::Copy { .. } => None,
+    })
 }
 
 fn submit(gpu: &Gpu, commands: &[Played]) {

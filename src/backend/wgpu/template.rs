@@ -128,13 +128,25 @@ fn own_files(dir: &Dir) -> Vec<(String, String)> {
         let name = file.path().with_extension("").to_str()?.replace('\\', "/");
         Some((name, file.contents_utf8()?.to_string()))
     };
-    let mut found: Vec<_> = dir.files().filter_map(file).collect();
+    let is_kernel =
+        |file: &&include_dir::File| file.path().extension().is_some_and(|e| e == "wgsl");
+    let mut found: Vec<_> = dir.files().filter(is_kernel).filter_map(file).collect();
     found.extend(dir.dirs().flat_map(own_files));
     found
 }
 
 fn file_of(name: &str) -> String {
     format!("{name}.wgsl")
+}
+
+/// Names and texts of all templates as they are used.
+pub(super) fn all_texts() -> Vec<(String, String)> {
+    let mut texts = own_files(&KERNELS);
+    for (name, text) in &mut texts {
+        *text = text_of(name).unwrap_or_default();
+    }
+    texts.sort();
+    texts
 }
 
 /// The text of a template: the named folder's, or this program's own.
@@ -152,6 +164,11 @@ fn text_of(name: &str) -> Option<String> {
         }
     }
     KERNELS.get_file(file).and_then(|file| file.contents_utf8()).map(String::from)
+}
+
+/// The sizes that were measured for an adapter, as they are shipped: `kernels/tuned/<name>.toml`.
+pub(super) fn shipped_sizes(name: &str) -> Option<&'static str> {
+    KERNELS.get_file(format!("tuned/{name}.toml"))?.contents_utf8()
 }
 
 /// Where a template's text is, for messages.
@@ -179,8 +196,65 @@ fn environment(
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_loader(move |name| Ok(text(name)));
+    environment.set_loader(move |name| Ok(text(name).map(|text| undeclared(&text))));
     environment
+}
+
+/// First words of statements that declare something about a kernel, for whoever checks, measures
+/// and tunes it; nothing is rendered of them.
+pub const DECLARATIONS: [&str; 5] = ["kind", "dispatch", "needs", "tune", "tolerance"];
+
+/// A text whose declarations are comments.
+fn undeclared(text: &str) -> String {
+    if !text.contains(STATEMENT) {
+        return text.to_string();
+    }
+    let line = |line: &str| {
+        let statement = line.trim_start().strip_prefix(STATEMENT)?;
+        let word = statement.split_whitespace().next()?;
+        DECLARATIONS.contains(&word).then(|| format!("{COMMENT}{statement}"))
+    };
+    text.split_inclusive('\n').map(|all| line(all).unwrap_or_else(|| all.to_string())).collect()
+}
+
+/// A template's text rendered, and the file and line where each of its lines is from; none where
+/// nobody wrote it.
+pub struct Rendered {
+    /// WGSL.
+    pub text: String,
+    /// For each line of it.
+    pub origins: Vec<Option<(String, usize)>>,
+}
+
+/// Renders a text of one's own as kernels of this program are: line statements and `{{ }}`, with
+/// this program's parts to import. `name` is what errors call it.
+///
+/// # Errors
+/// What is wrong with the template, with the line.
+pub fn render_own(name: &str, text: &str, params: &BTreeMap<String, Value>) -> Result<Rendered> {
+    let (own, whole) = (name.to_string(), text.to_string());
+    let marked = environment(move |name| {
+        let text = if name == own { whole.clone() } else { text_of(name)? };
+        Some(marked(name, &undeclared(&text)))
+    });
+    let rendered = marked.get_template(name).and_then(|template| template.render(params));
+    let rendered = rendered.map_err(|error| {
+        let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
+        let file = error.name().unwrap_or(name);
+        let place = if file == name { file.to_string() } else { place_of(file) };
+        let message = match error.line() {
+            Some(line) => format!("{place}, line {line}: {what}"),
+            None => what,
+        };
+        Error::Kernel { kernel: name.into(), message }
+    })?;
+    let (text, origins) = unmarked(&rendered);
+    Ok(Rendered { text, origins })
+}
+
+/// The text of this program's kernel of that name, or of a part that kernels share, unrendered.
+pub fn kernel_text(name: &str) -> Option<String> {
+    text_of(name)
 }
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| environment(text_of));

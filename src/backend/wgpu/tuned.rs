@@ -217,10 +217,10 @@ impl Tuned {
         outer_sums: OuterSumsSizes { tiles: 4 },
     };
 
-    /// The table of an adapter: the standard one for all; on processor cores, where drivers make
-    /// matrices of ordinary arithmetic, without them.
-    pub(super) fn of(info: &wgpu::AdapterInfo) -> Tuned {
-        Tuned { matrices: info.device_type != wgpu::DeviceType::Cpu, ..Tuned::STANDARD }
+    /// The table of an adapter that nobody has measured: the standard one; on processor cores, where
+    /// drivers make matrices of ordinary arithmetic, without them.
+    pub fn unmeasured(is_processor: bool) -> Tuned {
+        Tuned { matrices: !is_processor, ..Tuned::STANDARD }
     }
 
     /// Whether the kernels can be rendered with these sizes and keep to WebGPU's floor, or what is

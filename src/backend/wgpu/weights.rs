@@ -1,6 +1,7 @@
 //! Weights on a graphics device, in their kernels' layouts.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::slice::HalfFloatSliceExt;
@@ -56,96 +57,103 @@ impl Weights {
             .retain(|(name, _), _| wanted(name));
     }
 
-    /// The weight `name` of logical `shape` on the device; uploaded on first use.
-    pub fn locate(&self, name: &str, shape: &Shape, layout: Layout) -> Result<BufferView> {
-        let key = (name.to_string(), layout);
-        if let Some(located) =
-            self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
-        {
-            return Ok(located.clone());
-        }
+    /// The weight `name` where it is on the device already.
+    pub fn known(&self, name: &str, layout: Layout) -> Option<BufferView> {
+        let uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        uploaded.get(&(name.to_string(), layout)).cloned()
+    }
+
+    /// A place on the device for the weight `name` of logical `shape`.
+    pub fn reserve(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Reserved> {
         let info = expect(&*self.source, name, shape)?;
         let half = self.is_half(info.stored, layout);
         let buffer = self.gpu.buffer(name, weight_bytes(shape, layout, half))?;
-        match layout {
-            Layout::Plain | Layout::Rows => {
-                self.upload_plain(name, shape.elements(), half, &buffer)?
-            }
-            Layout::Panels => self.upload_panels(name, shape, half, &buffer)?,
-            Layout::Transposed { stride } => self.upload_transposed(
-                name,
-                Transposed::of(shape, stride),
-                shape[0],
-                half,
-                &buffer,
-            )?,
-        }
-        self.source.done_with(name);
         let scalar = if half { Scalar::U32 } else { Scalar::F32 };
-        let located = BufferView { slice: Slice::whole(&buffer), scalar, half };
-        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, located.clone());
-        Ok(located)
+        let view = BufferView { slice: Slice::whole(&buffer), scalar, half };
+        Ok(Reserved { name: name.into(), shape: shape.clone(), layout, view })
     }
 
-    fn upload_plain(&self, name: &str, elements: usize, half: bool, buffer: &Buffer) -> Result<()> {
-        let mut values = Vec::new();
-        let mut upload = Upload::new(&self.gpu, buffer, name, half);
-        for start in (0..elements).step_by(PIECE / 4) {
-            values.resize((elements - start).min(PIECE / 4), 0.0);
-            self.source.read(name, start..start + values.len(), &mut values)?;
-            upload.push(&values)?;
-        }
-        upload.finish()
+    /// Reads the elements `range` of a weight.
+    pub fn read(&self, weight: &Reserved, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
+        into.resize(range.len(), 0.0);
+        Ok(self.source.read(&weight.name, range, into)?)
     }
 
-    /// `[out, in, taps]` to `[out / 64][taps][in][64]`, as many panels at a time as a piece holds,
-    /// all cores together.
-    fn upload_panels(&self, name: &str, shape: &Shape, half: bool, buffer: &Buffer) -> Result<()> {
-        let (out, into) = (shape[0], shape[1]);
-        let taps: usize = shape[2..].iter().product();
-        let row = into * taps;
-        let at_once = (PIECE / 4 / (PANEL * row).max(1)).max(1) * PANEL;
-        let (mut rows, mut panels) = (Vec::new(), Vec::new());
-        let mut upload = Upload::new(&self.gpu, buffer, name, half);
-        for first in (0..out).step_by(at_once) {
-            let count = (out - first).min(at_once);
-            rows.resize(count * row, 0.0);
-            self.source.read(name, first * row..(first + count) * row, &mut rows)?;
-            panels.clear();
-            panels.resize(count.next_multiple_of(PANEL) * row, 0.0);
-            let pairs = panels
-                .par_chunks_mut((PANEL * row).max(1))
-                .zip(rows.par_chunks((PANEL * row).max(1)));
-            pairs.for_each(|(panel, rows)| fill_panel(panel, rows, into, taps));
-            upload.push(&panels)?;
-        }
-        upload.finish()
-    }
-
-    /// `[out, in, kh, kw]` to the panels of the convolution's gradient, as many outputs at a time
-    /// as a piece holds.
-    fn upload_transposed(
+    /// Uploads a weight whose pieces, those of [`Reserved::pieces`], `next` gives in their order.
+    pub fn upload(
         &self,
-        name: &str,
-        layout: Transposed,
-        out: usize,
-        half: bool,
-        buffer: &Buffer,
+        weight: &Reserved,
+        next: &mut dyn FnMut() -> Result<Vec<f32>>,
+        done: &mut dyn FnMut(Vec<f32>),
     ) -> Result<()> {
-        let row = layout.row();
-        let count = (PIECE / 4 / row.max(1)).clamp(1, out.max(1));
-        let mut values = Vec::new();
-        let mut upload = Upload::new(&self.gpu, buffer, name, half);
-        for first in (0..out).step_by(count) {
-            let rows = first..out.min(first + count);
-            values.resize(rows.len() * row, 0.0);
-            self.source.read(name, first * row..rows.end * row, &mut values)?;
-            layout.rearrange(rows, &values, |at, run| {
-                upload.offset = (at * if half { 2 } else { 4 }) as u64;
-                upload.push(run)
-            })?;
+        let Reserved { name, shape, layout, view } = weight;
+        let mut upload = Upload::new(&self.gpu, &view.slice.buffer, name, view.half);
+        let mut panels = Vec::new();
+        for range in weight.pieces() {
+            let values = next()?;
+            match *layout {
+                Layout::Plain | Layout::Rows => upload.push(&values)?,
+                Layout::Panels => {
+                    let row = weight.row();
+                    let (into, taps) = (shape[1], shape[2..].iter().product());
+                    let panel = (PANEL * row).max(1);
+                    panels.clear();
+                    panels.resize((range.len() / row.max(1)).next_multiple_of(PANEL) * row, 0.0);
+                    let pairs = panels.par_chunks_mut(panel).zip(values.par_chunks(panel));
+                    pairs.for_each(|(panel, rows)| fill_panel(panel, rows, into, taps));
+                    upload.push(&panels)?;
+                }
+                Layout::Transposed { stride } => {
+                    let transposed = Transposed::of(shape, stride);
+                    let row = weight.row().max(1);
+                    let rows = range.start / row..range.end / row;
+                    transposed.rearrange(rows, &values, |at, run| {
+                        upload.offset = (at * if view.half { 2 } else { 4 }) as u64;
+                        upload.push(run)
+                    })?;
+                }
+            }
+            done(values);
         }
-        upload.finish()
+        upload.finish()?;
+        self.source.done_with(name);
+        let key = (name.clone(), *layout);
+        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        uploaded.insert(key, view.clone());
+        Ok(())
+    }
+}
+
+/// A weight with a place on the device, in which it is yet to be put.
+pub(super) struct Reserved {
+    name: String,
+    shape: Shape,
+    layout: Layout,
+    pub view: BufferView,
+}
+
+impl Reserved {
+    /// Elements of a row: what one output has.
+    fn row(&self) -> usize {
+        match self.layout {
+            Layout::Plain | Layout::Rows => 1,
+            Layout::Panels => self.shape[1..].iter().product(),
+            Layout::Transposed { stride } => Transposed::of(&self.shape, stride).row(),
+        }
+    }
+
+    /// The elements in pieces of whole rows, of whole panels where there are such.
+    pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let row = self.row();
+        let all = match self.layout {
+            Layout::Plain | Layout::Rows => self.shape.elements(),
+            _ => self.shape[0] * row,
+        };
+        let count = match self.layout {
+            Layout::Panels => (PIECE / 4 / (PANEL * row).max(1)).max(1) * PANEL * row,
+            _ => (PIECE / 4 / row.max(1)).max(1) * row,
+        };
+        (0..all).step_by(count.max(1)).map(move |start| start..all.min(start + count))
     }
 }
 

@@ -123,7 +123,7 @@ fn what_an_sd2_model_predicts_is_guessed_aloud_when_the_file_is_silent() {
 
 #[test]
 fn a_24th_openclip_layer_is_left_out() {
-    let names = |n| crate::checkpoint::openclip::names(n);
+    let names = |n| crate::checkpoint::openclip::names_of_2x(n);
     assert!(names("transformer.resblocks.23.ln_1.weight").is_empty());
     assert_eq!(
         names("transformer.resblocks.22.ln_1.weight")[0].0,

@@ -52,6 +52,46 @@ fn parts_of_a_model_are_recognised_alone() {
 }
 
 #[test]
+fn networks_in_files_of_their_own_are_told_whoever_named_them() {
+    let ldm = [("input_blocks.0.0.weight", &[8, 4, 3, 3][..]), ("time_embed.0.weight", &[8, 8])];
+    assert_eq!(describe(&ldm).what, What::Unet);
+    let xl = [ldm[0], ldm[1], ("label_emb.0.0.weight", &[8, 8])];
+    assert_eq!(describe(&xl).what, What::UnetSdxl);
+    for outer in ["module.", "_orig_mod.", "unet."] {
+        let names = ["down_blocks.0.resnets.0.conv1.weight", "time_embedding.linear_1.weight"]
+            .map(|name| format!("{outer}{name}"));
+        let found = describe(&[(&names[0], &[8, 8, 3, 3]), (&names[1], &[8, 8])]);
+        assert_eq!(found.what, What::Unet, "{outer}");
+        assert!(found.used.contains("none by itself"));
+        // A LoRA stays one.
+        let lora = format!("{outer}down_blocks.0.attentions.0.proj_in.lora_A.weight");
+        let found = describe(&[(&names[1], &[8, 8]), (&lora, &[4, 8])]);
+        assert_eq!(found.what, What::Lora, "{outer}");
+    }
+}
+
+#[test]
+fn changes_that_are_not_read_are_named() {
+    let layer = "lora_unet_down_blocks_0_attentions_0_proj_in";
+    for (name, called) in [
+        (format!("{layer}.oft_blocks"), "an OFT"),
+        ("base_model.model.a.boft_R".to_string(), "a BOFT"),
+        ("base_model.model.a.vera_lambda_b".to_string(), "a VeRA"),
+        (format!("{layer}.a1.weight"), "a GLoRA"),
+        (format!("{layer}.set_weight"), "whole weights"),
+    ] {
+        let found = describe(&[(&name, &[4, 4])]);
+        assert_eq!(found.what, What::OtherChange, "{name}");
+        assert!(found.used.starts_with(&format!("none; it is {called}, and LoRA")), "{found:?}");
+    }
+    for up in [format!("{layer}.lora_up.weight"), "unet.a.lora_B.weight".to_string()] {
+        let found = describe(&[(&up, &[4, 4])]);
+        assert_eq!(found.what, What::Lora);
+        assert!(found.used.contains("without the first (down)"), "{found:?}");
+    }
+}
+
+#[test]
 fn lora_dialects_are_told_apart() {
     let kohya = describe(&[
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", &[8, 320, 1, 1]),
@@ -177,11 +217,13 @@ fn other_kinds_are_recognised_by_their_names() {
         // A ControlNet as its authors name it, with and without what stands before it.
         (&["control_model.zero_convs.0.0.weight"][..], What::ControlNet),
         (&["input_hint_block.0.weight", "input_blocks.0.0.weight"], What::ControlNet),
-        (&["input_hint_block.0.weight", "label_emb.0.0.weight"], What::ControlNetOther),
+        (&["input_hint_block.0.weight", "label_emb.0.0.weight"], What::ControlNetSdxl),
         (
             &["controlnet_cond_embedding.conv_in.weight", "add_embedding.linear_1.weight"],
-            What::ControlNetOther,
+            What::ControlNetSdxl,
         ),
+        // One for many kinds of pictures.
+        (&["controlnet_cond_embedding.conv_in.weight", "task_embedding"], What::ControlNetOther),
         (&["controlnet_x_embedder.weight", "double_blocks.0.x"], What::ControlNetOther),
         (&["lora_controlnet", "input_hint_block.0.weight"], What::ControlLora),
         (&["input_hint_block.0.weight", "time_embed.0.down", "time_embed.0.up"], What::ControlLora),
@@ -205,13 +247,14 @@ fn other_kinds_are_recognised_by_their_names() {
         let entries: Vec<_> = names.iter().map(|name| (*name, any)).collect();
         let report = describe(&entries);
         assert_eq!(report.what, expected, "{names:?}");
-        let used = matches!(expected, What::ControlNet | What::T2iAdapter);
+        let used = matches!(expected, What::ControlNet | What::ControlNetSdxl | What::T2iAdapter);
         assert_eq!(report.used.starts_with("--control"), used, "{}", report.used);
-        assert_eq!(report.used.starts_with("none; "), !used, "{}", report.used);
+        assert_eq!(report.used.starts_with("none"), !used, "{}", report.used);
     }
     let difference = describe(&[("difference", any), ("input_hint_block.0.weight", any)]);
     assert!(difference.notes[0].contains("differences"), "{:?}", difference.notes);
     assert_eq!(what(&[("vision_model.x", &[1])]), What::VisionEncoder);
     assert_eq!(what(&[("conditioner.embedders.0.x", &[1])]), What::SingleFileSdxl);
+    assert_eq!(what(&[("conditioner.embedders.0.model.x", &[1])]), What::Refiner);
     assert_eq!(what(&[("a.b", &[2, 2]), ("c", &[2])]), What::Unknown);
 }

@@ -2,10 +2,13 @@
 
 mod concepts;
 mod fusion;
+mod kept;
 mod kernels;
 mod models;
 mod peak;
+mod profile;
 mod regions;
+mod shares;
 mod step;
 mod study;
 mod updates;
@@ -40,14 +43,17 @@ enum What {
     Vae(models::Options),
     /// Time encoding a prompt
     Text(models::Options),
-    /// Learn concepts in three ways and score what was trained
+    /// Learn concepts and score what was trained, and what else looks like it
     ///
-    /// Learns every concept with embeddings alone (P+), as a plain LoRA and as ED-LoRA, makes 16
-    /// pictures of each and scores them with the model's own towers: text alignment to the prompts,
-    /// image alignment to the pictures that were trained from. Beside them stand the class word, the
-    /// class word with the LoRA on, and the words with the LoRA at 0. A concept is trained where its
-    /// words come out clearly above the class word with the LoRA on.
-    Concepts(Box<study::Options>),
+    /// Learns every concept, of whole casts if need be, and makes pictures with its words, with its
+    /// LoRA at 0, with the class word and another class without and with the LoRA. Scored with the
+    /// model's own towers: text alignment to the prompts; image alignment to the pictures that were
+    /// trained from, also as a share of what these have among themselves, where the class word
+    /// without the LoRA counts as 0; and how far each part's colour is from the nearest one that
+    /// enough of a picture has. Then means over concepts and casts. A concept is trained where its
+    /// words have most of the share, and classes with the LoRA on have little. Concepts and
+    /// pictures that are there already are not made again.
+    Concepts(Box<concepts::Arguments>),
     /// Fuse concepts in three ways and score what is left of them
     ///
     /// Learns the concepts as ED-LoRA, fuses them exactly, by L-BFGS as published, and by
@@ -73,7 +79,7 @@ pub enum Clock {
 
 impl Clock {
     /// Seconds since some moment.
-    fn now(self) -> f64 {
+    pub fn now(self) -> f64 {
         match self {
             Clock::Cpu => {
                 cpu_time::ProcessTime::try_now().map_or(0.0, |t| t.as_duration().as_secs_f64())

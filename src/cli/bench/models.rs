@@ -8,11 +8,12 @@ use serde_json::json;
 
 use crate::cli::{Failure, values};
 
-use super::{Clock, Result, Row, Terminal, fastest, peak, table, updates};
+use super::{Clock, Result, Row, Terminal, fastest, peak, profile, table, updates};
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::Gpu;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, Origin, Plan, StoredAs, Tensor};
+use mixofshow::models::config::Addition;
 use mixofshow::models::nn::{Encodings, Layers, LoraSet};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
@@ -44,6 +45,9 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
+    /// Matrices in 8-bit blocks, on the processor
+    #[arg(long, conflicts_with = "f32")]
+    q8_0: bool,
     #[command(flatten)]
     updates: updates::UpdateOptions,
     /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers
@@ -53,6 +57,10 @@ pub struct Options {
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
     #[arg(long)]
     cold: bool,
+    /// Write where a pass spends its time, by layer and kernel: a flame graph and a trace for
+    /// Chrome's or Perfetto's viewer, into this folder
+    #[arg(long, value_name = "FOLDER")]
+    profile: Option<std::path::PathBuf>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -90,12 +98,16 @@ fn build(
                 "text",
                 [options.batch, preset.text.max_position_embeddings, config.cross_attention_dim],
             );
+            let told =
+                |addition: Addition| graph.input("addition", [options.batch, addition.width()]);
+            let addition = config.addition.map(told);
             let inputs = unet::UNetInputs {
                 sample,
                 time,
                 prompt: Encodings::Text(&[text]),
                 guidance: None,
                 class: None,
+                addition,
                 residuals: Default::default(),
             };
             options.updates.mask(&mut low_rank, &mut graph, latent);
@@ -135,8 +147,8 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
     }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
-    let weights =
-        Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
+    let precision = if options.q8_0 { Precision::Q8 } else { Precision::AsStored };
+    let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), precision);
     let plan = Plan::new(&graph, &outputs, gpu.target());
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;
@@ -164,6 +176,13 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
     };
     let mut costs: Vec<_> = HashMap::into_iter(costs).collect();
     costs.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    if let Some(folder) = &options.profile {
+        let timeline = program.timeline(&|| clock.now())?;
+        let title = format!("{} {part:?} on {}", options.preset, gpu.name());
+        for path in profile::write(folder, &title, &timeline, &peak)? {
+            terminal.note(format!("written: {}", path.display()));
+        }
+    }
     let mut rows = vec![Row::new(
         "whole pass",
         1,

@@ -12,6 +12,7 @@ use mixofshow::backend::Device;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::{RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Element, Graph, Origin, StoredAs, Tensor};
+use mixofshow::models::config::Addition;
 use mixofshow::models::nn::{Encodings, Layers, RegionSize};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::unet;
@@ -94,12 +95,15 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
         true => Encodings::KeysValues(&pairs),
         false => Encodings::Regional { pairs: &pairs, sizes: &sizes },
     };
+    let told = |addition: Addition| graph.input("addition", [options.batch, addition.width()]);
+    let addition = config.addition.map(told);
     let inputs = unet::UNetInputs {
         sample,
         time,
         prompt,
         guidance: None,
         class: None,
+        addition,
         residuals: Default::default(),
     };
     let output = unet::unet(&mut Layers::new(&mut graph), config, &inputs)?.sample;

@@ -82,7 +82,15 @@ fn forward(preset: &Preset, config: &StepConfig) -> Result<(Graph, Tensor)> {
     let sample = graph.input("sample", [batch, config.size[0], config.size[1], unet.in_channels]);
     let time = graph.input("time", [batch, unet.block_out_channels[0]]);
     let (prompt, residuals) = (Encodings::Text(&texts), Default::default());
-    let inputs = unet::UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs = unet::UNetInputs {
+        sample,
+        time,
+        prompt,
+        guidance: None,
+        class: None,
+        addition: None,
+        residuals,
+    };
     let output = unet::unet(&mut Layers::new(&mut graph), unet, &inputs)?.sample;
     Ok((graph, output))
 }
@@ -95,6 +103,7 @@ fn models(preset: &Preset, graph: &Graph, stored: StoredAs) -> Result<Models> {
     Ok(Models {
         unet: preset.unet.clone(),
         text: preset.text.clone(),
+        second: None,
         schedule: NoiseSchedule::of_training(&SchedulerConfig::parse(schedule)?)?,
         prediction: PredictionType::Epsilon,
         parameters: Arc::new(MadeUpWeights::of(&all, stored)),
@@ -118,6 +127,7 @@ fn batch(preset: &Preset, config: &StepConfig) -> Batch {
         noise: noise(&[n, height, width, preset.unet.in_channels]),
         timesteps: (0..n).map(|i| 500 + i).collect(),
         ids: Array::u32([n, copies, config.tokens], captions),
+        second: None,
         factors: vec![1.0; n],
         loss_mask: Array::f32([n, height, width], vec![1.0; n * height * width]),
         subject_mask: Some(Array::f32([n, height, width], left)),
@@ -131,6 +141,10 @@ pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset = preset::preset(&options.preset)
         .ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
+    if preset.text_2.is_some() {
+        let problem = "a step of a model with two text encoders is not measured";
+        return Err(Failure::Usage(format!("--preset {}: {problem}", options.preset)));
+    }
     let config = StepConfig {
         text_layers: if options.whole_blocks {
             TextLayers::EncoderLayer

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use mixofshow::NumberRange as Range;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::metrics::{Evaluation, Towers};
-use mixofshow::picture::Picture;
+use mixofshow::metrics::{Evaluation, Part, Towers};
+use mixofshow::picture::{Mask, Picture};
 use mixofshow::pipeline::Request;
 use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::training::config::{Options as Given, Settings};
@@ -17,9 +17,13 @@ use crate::cli::{Failure, Result, files, values};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Folders of concepts, each with pictures, captions, masks and a concept.json
+    /// Folders of concepts, each with pictures, captions, masks and a concept.json, or of casts,
+    /// with a cast.json that names the concepts within
     #[arg(required = true, value_name = "FOLDER")]
     pub folders: Vec<PathBuf>,
+    /// Only concepts of these class words: man,woman
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    pub classes: Vec<String>,
     /// Model, which must bring a vision tower
     #[arg(short, long, value_name = "PATH", default_value = SHIPPED)]
     pub model: String,
@@ -56,16 +60,55 @@ pub struct Options {
 struct About {
     words: Vec<String>,
     class_word: String,
+    other_class: Option<String>,
+    #[serde(default)]
+    parts: Vec<AboutPart>,
+}
+
+#[derive(Deserialize)]
+struct AboutPart {
+    name: String,
+    colour: [u8; 3],
+    /// Of what the masks show, on the mean.
+    share: f64,
+}
+
+/// The file that tells who is in a cast.
+const CAST: &str = "cast.json";
+
+#[derive(Deserialize)]
+struct AboutCast {
+    concepts: Vec<String>,
 }
 
 /// A concept that can be trained.
 pub struct Subject {
     pub name: String,
+    /// The folder that it stands in.
+    pub cast: String,
     /// Its words as they stand in a prompt.
     pub phrase: String,
     pub class_word: String,
+    /// Another class, which should not come to look like it.
+    pub other_class: String,
+    /// Parts that have colours of their own, as far as the folder tells of them.
+    pub parts: Vec<Part>,
     folder: PathBuf,
 }
+
+/// Classes that are alike, for concepts whose folder names none.
+const ALIKE: [[&str; 2]; 8] = [
+    ["man", "woman"],
+    ["woman", "man"],
+    ["cat", "dog"],
+    ["dog", "cat"],
+    ["rabbit", "cat"],
+    ["bird", "rabbit"],
+    ["chair", "vase"],
+    ["place", "forest"],
+];
+/// And for all others.
+const UNLIKE: &str = "chair";
 
 impl Options {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
@@ -87,7 +130,36 @@ impl Options {
     }
 
     fn all_subjects(&self) -> Result<Vec<Subject>> {
-        self.folders.iter().map(|folder| Subject::open(folder)).collect()
+        let mut subjects: Vec<Subject> = Vec::new();
+        for folder in &self.folders {
+            let folders = match folder.join(CAST).exists() {
+                true => read::<AboutCast>(&folder.join(CAST))?
+                    .concepts
+                    .iter()
+                    .map(|name| folder.join(name))
+                    .collect(),
+                false => vec![folder.clone()],
+            };
+            for folder in &folders {
+                let subject = Subject::open(folder)?;
+                if let Some(other) = subjects.iter().find(|other| other.name == subject.name) {
+                    return Err(Failure::Usage(format!(
+                        "{} and {}: results go by the folders' names, which must differ",
+                        other.folder.display(),
+                        folder.display()
+                    )));
+                }
+                subjects.push(subject);
+            }
+        }
+        if !self.classes.is_empty() {
+            subjects.retain(|subject| self.classes.contains(&subject.class_word));
+            if subjects.is_empty() {
+                let classes = self.classes.join(", ");
+                return Err(Failure::Usage(format!("--classes {classes}: no concept is of these")));
+            }
+        }
+        Ok(subjects)
     }
 
     /// How `subject` is trained by `method`.
@@ -118,8 +190,8 @@ impl Options {
         prompts: &[&str],
     ) -> Result<Evaluation> {
         let mut trained_on = Vec::new();
-        for path in pictures_in(&subject.folder).map_err(|e| Failure::Failed(e.into()))? {
-            trained_on.push(towers.picture(&Picture::open(path)?)?);
+        for (picture, _) in subject.pictures()? {
+            trained_on.push(towers.picture(&picture)?);
         }
         Ok(Evaluation {
             prompts: prompts.iter().map(|prompt| prompt.to_string()).collect(),
@@ -142,17 +214,61 @@ impl Options {
 
 impl Subject {
     fn open(folder: &Path) -> Result<Subject> {
-        let path = folder.join("concept.json");
-        let damaged =
-            |problem: String| Failure::Failed(format!("{}: {problem}", path.display()).into());
-        let text = std::fs::read_to_string(&path).map_err(|e| damaged(e.to_string()))?;
-        let About { words, class_word } =
-            serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        let About { words, class_word, other_class, parts } = read(&folder.join("concept.json"))?;
+        let alike = ALIKE.iter().find(|[word, _]| *word == class_word).map(|[_, other]| *other);
+        let name = |folder: Option<&Path>| {
+            folder
+                .and_then(Path::file_name)
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        };
+        let covered = if parts.is_empty() { 0.0 } else { covered(&folder.join("mask"))? };
         Ok(Subject {
-            name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: name(Some(folder)),
+            cast: name(folder.parent()),
             phrase: words.join(" "),
+            other_class: other_class.unwrap_or_else(|| alike.unwrap_or(UNLIKE).to_string()),
             class_word,
+            parts: parts
+                .into_iter()
+                .map(|AboutPart { name, colour, share }| Part {
+                    name,
+                    colour,
+                    share: share * covered,
+                })
+                .collect(),
             folder: folder.to_path_buf(),
         })
     }
+
+    /// The pictures that it is trained from, each with its caption, where there is one.
+    pub fn pictures(&self) -> Result<Vec<(Picture, Option<String>)>> {
+        let paths = pictures_in(&self.folder).map_err(|e| Failure::Failed(e.into()))?;
+        let read = |path: &PathBuf| {
+            let caption = std::fs::read_to_string(path.with_extension("txt")).ok();
+            Ok((Picture::open(path)?, caption.map(|text| text.trim().to_string())))
+        };
+        paths.iter().map(read).collect()
+    }
+}
+
+/// What share of their pictures masks cover, on the mean.
+fn covered(masks: &Path) -> Result<f64> {
+    let unreadable = |e: std::io::Error| {
+        Failure::Failed(format!("{}: the masks cannot be read: {e}", masks.display()).into())
+    };
+    let (mut sum, mut count) = (0.0, 0usize);
+    for path in pictures_in(masks).map_err(unreadable)? {
+        let mask = Mask::open(&path)?;
+        let inside = mask.values().iter().filter(|value| **value > 0.5).count();
+        sum += inside as f64 / mask.values().len().max(1) as f64;
+        count += 1;
+    }
+    Ok(sum / count.max(1) as f64)
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let damaged =
+        |problem: String| Failure::Failed(format!("{}: {problem}", path.display()).into());
+    let text = std::fs::read_to_string(path).map_err(|e| damaged(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))
 }

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
-use mixofshow::fusion::Distillation;
-use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
+use mixofshow::fusion::solve::{Exact, Lbfgs, Merge, Solver, Towards, Way};
 use mixofshow::training::config::repeatable_seed;
 
 use crate::cli::values;
@@ -72,12 +71,9 @@ pub struct Arguments {
     #[arg(long)]
     pub json: bool,
 
-    /// How weights are found
-    #[arg(
-        long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER",
-        help_heading = SOLVING
-    )]
-    pub solver: Method,
+    /// How weights are found [default: exact; with --to the way that the model was made]
+    #[arg(long, value_enum, value_name = "SOLVER", help_heading = SOLVING)]
+    pub solver: Option<Method>,
     /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by
     /// measurement]
     #[arg(
@@ -85,18 +81,25 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub ridge: Option<f64>,
+    /// The part of each change's numbers that ties and dare keep [default: ties 0.2, dare 0.5]
+    #[arg(long, value_name = "PART", help_heading = SOLVING)]
+    #[arg(value_parser = Range::POSITIVE_SHARE.parser::<f64>())]
+    pub density: Option<f64>,
+    /// What the ridge pulls to where inputs tell little: the base weights, or the mean of all
+    /// changes [default: base with --ridge, else whichever measures better]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SOLVING)]
+    pub towards: Option<Pull>,
     /// Prompts on which the model should not change, one a line; `none` for none, - reads standard
     /// input [default: a built-in list]
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
     pub keep: Option<PathBuf>,
     /// How much those prompts weigh, all together, in concepts: more keeps the model as it was,
-    /// less leaves more to the concepts
+    /// less leaves more to the concepts [default: 0.1]
     #[arg(
         long, value_name = "WEIGHT", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
-        default_value_t = Exact::default().keep_weight
+        help_heading = SOLVING
     )]
-    #[arg(help_heading = SOLVING)]
-    pub keep_weight: f64,
+    pub keep_weight: Option<f64>,
     /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns
     /// after its layers are solved for; 0: none [default: 4; with L-BFGS and averages 0]
     #[arg(
@@ -104,24 +107,41 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub distillation: Option<u64>,
-    /// Learning rate of that
+    /// Learning rate of that [default: 0.002]
     #[arg(
         long, value_name = "RATE", value_parser = Range::POSITIVE_SHARE.parser::<f32>(),
-        default_value_t = Distillation::default().rate, help_heading = SOLVING
+        help_heading = SOLVING
     )]
-    pub distillation_rate: f32,
+    pub distillation_rate: Option<f32>,
 
+    /// What is recorded of the concepts: `usual`, or `published`, exactly as the method's own
+    /// program does, for any solver; the options below change it [default: published with L-BFGS,
+    /// else usual]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = STATISTICS)]
+    pub record: Option<Recording>,
     /// Prompts with {} for a concept's words, one a line, in place of the built-in ones; - reads
     /// standard input
     #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
     pub prompts: Option<PathBuf>,
-    /// Pictures that are sampled for each prompt
+    /// Other prompts to sample pictures from [default: those of --prompts]
+    #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
+    pub sampled_prompts: Option<PathBuf>,
+    /// Prompts that are recorded from other seeds, to choose the ridge and to measure with; `none`
+    /// for none: then both are done on what is solved with [default: two built-in ones; none with a
+    /// published recording]
+    #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
+    pub held_out: Option<PathBuf>,
+    /// Fit keys and values to whole prompts, or (`words`) to the concept's words and the end mark
+    /// alone, as published
+    #[arg(long, value_enum, value_name = "PART", help_heading = STATISTICS)]
+    pub fit: Option<Fit>,
+    /// Pictures that are sampled for each prompt [default: 1]
     #[arg(
-        long, value_name = "COUNT", default_value_t = 1,
+        long, value_name = "COUNT",
         value_parser = values::TIMES.parser::<u64>()
     )]
     #[arg(help_heading = STATISTICS)]
-    pub samples: u64,
+    pub samples: Option<u64>,
     /// Sampling steps [default: 10; with L-BFGS 20, as published]
     #[arg(long, value_name = "COUNT", help_heading = STATISTICS)]
     #[arg(value_parser = Range::COUNT.parser::<usize>())]
@@ -139,12 +159,12 @@ pub struct Arguments {
     )]
     #[arg(help_heading = STATISTICS)]
     pub size: Option<(usize, usize)>,
-    /// Seed of the sampled pictures
+    /// Seed of the sampled pictures [default: 0]
     #[arg(
-        long, value_name = "NUMBER", default_value_t = 0, value_parser = repeatable_seed,
+        long, value_name = "NUMBER", value_parser = repeatable_seed,
         help_heading = STATISTICS
     )]
-    pub seed: u64,
+    pub seed: Option<u64>,
     /// Precision of weights on the device: as-stored, f16 or f32
     #[arg(long, value_name = "PRECISION", help_heading = STATISTICS)]
     pub precision: Option<Precision>,
@@ -165,7 +185,7 @@ pub struct Arguments {
     pub part: Option<(usize, usize)>,
 
     /// A fused model to change, in place unless --output names another folder; its statistics must
-    /// have been kept
+    /// have been kept, and its settings hold but for those that are given
     #[arg(long, value_name = "FOLDER", help_heading = GROW)]
     pub to: Option<PathBuf>,
     /// A concept to add to it; as --concept
@@ -179,6 +199,42 @@ pub struct Arguments {
     pub refresh: bool,
 }
 
+/// What a ridge pulls to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// The base weights
+    Base,
+    /// The mean of all changes
+    Average,
+}
+
+impl Pull {
+    pub fn towards(self) -> Towards {
+        match self {
+            Pull::Base => Towards::Base,
+            Pull::Average => Towards::Average,
+        }
+    }
+}
+
+/// What is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Recording {
+    /// Four prompts, both halves of guidance, whole prompts
+    Usual,
+    /// "photo of a ..." in 20 steps without guidance, words and end marks
+    Published,
+}
+
+/// What keys and values are fitted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fit {
+    /// All of a prompt up to its end mark
+    Prompts,
+    /// The concept's words and the end mark
+    Words,
+}
+
 /// Solvers by their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Method {
@@ -188,15 +244,38 @@ pub enum Method {
     Lbfgs,
     /// The mean of the concepts' changes, the baseline
     Average,
+    /// Their weighted sum
+    Sum,
+    /// Largest numbers of the sign that weighs more (TIES), for comparison
+    Ties,
+    /// Numbers left out at random, the others larger (DARE), for comparison
+    Dare,
 }
 
 impl Method {
+    /// The one of a solver.
+    pub fn of(solver: Solver) -> Method {
+        match solver {
+            Solver::Exact(_) => Method::Exact,
+            Solver::Lbfgs(_) => Method::Lbfgs,
+            Solver::Average => Method::Average,
+            Solver::Merge(merge) => match merge.way {
+                Way::Sum => Method::Sum,
+                Way::Ties => Method::Ties,
+                Way::Dare => Method::Dare,
+            },
+        }
+    }
+
     pub fn with(self, exact: Exact) -> Solver {
         match self {
             Method::Exact => Solver::Exact(exact),
             // 0: as published, stage by stage.
             Method::Lbfgs => Solver::Lbfgs(Lbfgs { iterations: 0 }),
             Method::Average => Solver::Average,
+            Method::Sum => Solver::Merge(Merge::new(Way::Sum)),
+            Method::Ties => Solver::Merge(Merge::new(Way::Ties)),
+            Method::Dare => Solver::Merge(Merge::new(Way::Dare)),
         }
     }
 }

@@ -9,9 +9,12 @@ use mixofshow::pipeline::random::RngKind;
 use mixofshow::pipeline::recipe::Recipe;
 use mixofshow::pipeline::text::prompt::Syntax;
 use mixofshow::scheduler::sampler::SamplerKind;
+use mixofshow::scheduler::spacing::Schedule;
 
 use super::concepts::ConceptArguments;
+use super::larger::Larger;
 use super::placing::Placing;
+use super::previews::Previews;
 use super::steering::Steering;
 use crate::cli::usage::STANDARD;
 use crate::cli::values::{self, Seed};
@@ -47,8 +50,8 @@ Every PNG carries its settings: for --like, and as text that web UIs read.";
 
 /// Make pictures from a prompt
 ///
-/// Makes pictures from a prompt with Stable Diffusion 1.x or 2.x, the same ones as diffusers would
-/// from the same seed. Without --model, by a very small model that ships with the program.
+/// Makes pictures from a prompt with Stable Diffusion 1.x, 2.x or XL, the same ones as diffusers
+/// would from the same seed. Without --model, by a very small model that ships with the program.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -79,6 +82,16 @@ pub struct Arguments {
     /// Height in pixels
     #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = "Picture")]
     height: Option<usize>,
+    /// SDXL: the size that the picture is said to come from [default: the picture's own]
+    ///
+    /// Stable Diffusion XL is told how large a picture was before it was scaled and cut: the larger,
+    /// the sharper it makes it.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = values::size)]
+    #[arg(help_heading = "Picture")]
+    original_size: Option<(usize, usize)>,
+    /// SDXL: where it is said to be cut from that, from the left and from the top [default: 0,0]
+    #[arg(long, value_name = "X,Y", value_parser = values::place, help_heading = "Picture")]
+    crop: Option<(usize, usize)>,
     /// How many pictures, with seeds that follow each other; each is written as soon as it is done
     /// [default: 1]
     #[arg(
@@ -94,6 +107,10 @@ pub struct Arguments {
     pub placing: Placing,
     #[command(flatten)]
     pub steering: Steering,
+    #[command(flatten)]
+    pub larger: Larger,
+    #[command(flatten)]
+    pub previews: Previews,
 
     /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced; - is
     /// standard output
@@ -120,7 +137,8 @@ pub struct Arguments {
     /// ships with the program. [default: tiny]
     #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
     pub model: Option<String>,
-    /// How weights are held on the device: as-stored, f16 or f32 [default: as-stored]
+    /// How weights are held on the device: as-stored, f16, f32, or q8_0 (8-bit blocks, on the
+    /// processor) [default: as-stored]
     #[arg(long, value_name = "TYPE", help_heading = MODEL)]
     precision: Option<Precision>,
     /// How many of the text encoder's last layers to leave out [default: 0]
@@ -143,6 +161,13 @@ pub struct Arguments {
     /// always. off: brackets are text.
     #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
     prompt_syntax: Option<Syntax>,
+    /// Stay within this much of the device's memory, such as 6G: weights that are not at work are
+    /// given up, pictures decoded in tiles, batches made smaller, as far as needed
+    #[arg(long, value_name = "BYTES", value_parser = values::memory, help_heading = MODEL)]
+    memory: Option<u64>,
+    /// Print what the run would take of memory and calls of the model, and make nothing
+    #[arg(long, help_heading = FILES)]
+    pub plan: bool,
     /// Decode pictures in tiles of this many pixels a side [default: whole where memory allows]
     #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = MODEL)]
     tile: Option<usize>,
@@ -159,21 +184,47 @@ pub struct Arguments {
     )]
     #[arg(help_heading = SAMPLING)]
     guidance: Option<f32>,
-    /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde or lcm [default: the
-    /// model's own]
+    /// How far the guided picture is brought back to the contrast of an unguided one, 0 to 1
+    /// [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::SHARE.parser::<f32>())]
+    guidance_rescale: Option<f32>,
+    /// Guidance acts from this part of the steps on, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::SHARE.parser::<f64>())]
+    guidance_from: Option<f64>,
+    /// Guidance acts until this part of the steps, 0 to 1 [default: 1]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::SHARE.parser::<f64>())]
+    guidance_until: Option<f64>,
+    /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, dpmpp-sde,
+    /// dpmpp-3m-sde, unipc, lcm or tcd [default: the model's own]
     #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
     sampler: Option<SamplerKind>,
-    /// Karras' noise levels; for euler, heun, dpmpp-2m and dpmpp-2m-sde
+    /// How steps are spread over the noise: karras, exponential, beta, sgm-uniform, simple,
+    /// trailing, linspace or leading [default: the model's own]
+    ///
+    /// karras, exponential and beta space noise levels, for all samplers but ddim, pndm, lcm and
+    /// tcd. The others space timesteps, for all samplers but lcm and tcd.
+    #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
+    schedule: Option<Schedule>,
+    /// The same as --schedule karras
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true"
+        default_missing_value = "true", conflicts_with = "schedule"
     )]
     #[arg(hide_possible_values = true, help_heading = SAMPLING)]
     karras: Option<bool>,
-    /// Fresh noise in ddim's steps, 0 to 1 [default: 0]
+    /// Fresh noise in the steps of ddim, euler-ancestral, tcd and the sde samplers, 0 to 1
+    /// [default: 0 for ddim, 0.3 for tcd, else 1]
     #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
     #[arg(value_parser = Range::SHARE.parser::<f64>())]
     eta: Option<f64>,
+    /// Run the UNet's deep layers in every so many steps only, and use what they gave again: faster,
+    /// a little different [default: 1]
+    #[arg(long, value_name = "STEPS", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::COUNT.parser::<usize>())]
+    cache: Option<usize>,
     /// Seed of the first picture; random or -1: a random one, which is printed [default: random;
     /// with --like that picture's]
     #[arg(long, value_name = "NUMBER", value_parser = values::seed, help_heading = SAMPLING)]
@@ -240,17 +291,29 @@ impl Arguments {
         set(&mut request.negative_prompt, &read(&self.negative, "--negative")?);
         request.width = self.size.map(|(width, _)| width).or(self.width).or(request.width);
         request.height = self.size.map(|(_, height)| height).or(self.height).or(request.height);
+        request.original_size = self.original_size.or(request.original_size);
+        request.crop = self.crop.or(request.crop);
         set(&mut request.batch, &self.batch.map(|count| count as usize));
         set(&mut recipe.precision, &self.precision);
         set(&mut request.clip_skip, &self.clip_skip);
         set(&mut request.prompt_options.long_prompt, &self.long_prompt);
         set(&mut request.prompt_options.syntax, &self.prompt_syntax);
         request.tile = self.tile.or(request.tile);
+        request.memory = self.memory;
         set(&mut request.steps, &self.steps);
+        request.preview = self.previews.preview;
         set(&mut request.guidance, &self.guidance);
         request.sampler = self.sampler.or(request.sampler);
-        set(&mut request.karras, &self.karras);
-        set(&mut request.eta, &self.eta);
+        request.schedule = match self.karras {
+            Some(true) => Some(Schedule::Karras),
+            Some(false) => request.schedule.filter(|schedule| *schedule != Schedule::Karras),
+            None => self.schedule.or(request.schedule),
+        };
+        request.eta = self.eta.or(request.eta);
+        set(&mut request.guidance_rescale, &self.guidance_rescale);
+        set(&mut request.cache, &self.cache);
+        set(&mut request.guidance_interval[0], &self.guidance_from);
+        set(&mut request.guidance_interval[1], &self.guidance_until);
         set(&mut request.rng, &self.rng);
         set(&mut request.strength, &self.strength);
         if self.model.is_some() {

@@ -78,6 +78,10 @@ fn parse(text: &str) -> std::result::Result<Wanted, String> {
             .map(|(at, _)| at);
         rest = end.map_or("", |end| &value[end + 1..]);
         let value = &value[..end.unwrap_or(value.len())];
+        // Only paths may have commas that mean nothing here.
+        if let Some(other) = other_key(value).filter(|_| key != "image") {
+            return Err(format!("`{other}=` is none of {}", KEYS.join("=, ") + "="));
+        }
         let number = || {
             value
                 .trim()
@@ -112,6 +116,12 @@ fn parse(text: &str) -> std::result::Result<Wanted, String> {
         ));
     }
     Ok(wanted)
+}
+
+/// What looks like a key after a comma, within a value.
+fn other_key(value: &str) -> Option<&str> {
+    let mut parts = value.split(',').skip(1).filter_map(|part| part.split_once('='));
+    parts.find_map(|(key, _)| Some(key.trim()).filter(|key| !key.is_empty()))
 }
 
 impl Steering {
@@ -215,6 +225,8 @@ mod tests {
             ("net:weight=1", "no image"),
             ("net:image=a,weight=x", "`x`"),
             ("net:make=dog,image=a", "dog"),
+            ("net:image=a,weight=-1,foo=1", "`foo=` is none of image=, make="),
+            ("net:image=a,name=x, foo =1", "`foo=` is none of"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(word), "{error}");

@@ -27,7 +27,7 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
              it does something else here"
         ));
     }
-    let (mut told, mut resized, mut without) = (Vec::new(), None, 0);
+    let (mut told, mut resized, mut without, mut usual) = (Vec::new(), None, 0, 0);
     let place = |problem| Error::File { path: file.path().to_path_buf(), problem };
     if let Some(settings) = &settings {
         for (_, layer, names) in updates.iter_mut().filter(|(.., n)| n.has(Part::Ia3Factor)) {
@@ -59,19 +59,29 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
             _ => Scale::Number(found.alpha),
         };
         let rank = rank(file, names);
-        told.push(found.alpha);
+        match found.is_usual {
+            true => usual += 1,
+            false => told.push(found.alpha),
+        }
         if let (Some(said), Some(rank)) = (found.rank, rank)
             && said != rank
         {
             resized.get_or_insert((layer.to_string(), said, rank));
         }
     }
-    if let Some(settings) = settings.as_ref().filter(|_| !told.is_empty()) {
+    if let Some(settings) = settings.as_ref().filter(|_| !told.is_empty() || usual > 0) {
         told.sort_by(f32::total_cmp);
         told.dedup();
         let alphas: Vec<String> = told.iter().map(f32::to_string).collect();
-        let word = if alphas.len() == 1 { "alpha is" } else { "alphas are" };
-        notes.push(format!("{word} {}, by {}", alphas.join(", "), settings.place()));
+        match &alphas[..] {
+            [] => {}
+            [alpha] => notes.push(format!("alpha is {alpha}, by {}", settings.place())),
+            _ => notes.push(format!("alphas are {}, by {}", alphas.join(", "), settings.place())),
+        }
+        if usual > 0 {
+            let of = if alphas.is_empty() { "" } else { " for the other layers" };
+            notes.push(format!("{} names no alpha{of}: PEFT's own, 8, is taken", settings.place()));
+        }
         if let Some((layer, said, rank)) = resized {
             notes.push(format!(
                 "{} says rank {said} of `{layer}`, whose tensors have rank {rank}: alpha is \
@@ -83,6 +93,7 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
     let (key, value) = is_rank();
     if without > 0 && file.metadata().get(&key) != Some(&value) {
         let of = if told.is_empty()
+            && usual == 0
             && !updates.iter_mut().any(|(_, _, names)| matches!(names.scale, Scale::Alpha(_)))
         {
             "no alpha was found".to_string()

@@ -1,20 +1,24 @@
 //! LoRAs as ComfyUI names them: `diffusion_model.<layer>` with LDM's or diffusers' layers and
-//! `text_encoders.clip_l.transformer.<layer>`, with dots, each with `lora_down.weight`,
+//! `text_encoders.clip_l.transformer.<layer>` (`clip_g` of a second one), with dots, each with `lora_down.weight`,
 //! `lora_up.weight` and `alpha`, with PEFT's endings or those of other kinds of changes. The factor
 //! is alpha over rank.
 
-use crate::checkpoint::TensorFile;
+use crate::checkpoint::{TensorFile, other_change};
 use crate::concept::parts::Part;
 use crate::concept::{Concept, Network, Result};
 
-use super::gather::{Gathered, foreign_form, other_form, second_encoder, unknown_tensor};
+use super::gather::{Gathered, foreign_form, other_encoder, unknown_tensor};
 use super::{Read, alpha, names};
 use crate::watch::Parts;
 
 const UNET: [&str; 2] = ["diffusion_model.", "model.diffusion_model."];
 const TEXT: &str = "text_encoders.";
-/// CLIP's text encoders of Stable Diffusion 1.x and 2.x.
-const CLIP: [&str; 2] = ["clip_l.", "clip_h."];
+/// CLIP's text encoders of Stable Diffusion 1.x, 2.x and XL.
+const CLIP: [(&str, Network); 3] = [
+    ("clip_l.", Network::TextEncoder),
+    ("clip_h.", Network::TextEncoder),
+    ("clip_g.", Network::TextEncoder2),
+];
 /// PEFT's, besides the usual ones.
 const ENDINGS: [(&str, Part); 4] = [
     (".lora_A.weight", Part::Down),
@@ -42,21 +46,18 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let mut updates = Gathered::default();
     for name in file.names() {
         let Some((layer, part)) = part_of(name).filter(|_| is_prefixed(name)) else {
-            return Err(match other_form(name) {
+            return Err(match other_change(name) {
                 Some(kind) => foreign_form(file, name, kind),
                 None => unknown_tensor(file, name, "ComfyUI's LoRA files"),
             });
         };
         let (network, layer) = match layer.strip_prefix(TEXT) {
             Some(text) => {
-                let inside = CLIP
+                let (inside, network) = CLIP
                     .iter()
-                    .find_map(|clip| text.strip_prefix(clip))
-                    .ok_or_else(|| second_encoder(file, name))?;
-                (
-                    Network::TextEncoder,
-                    names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)),
-                )
+                    .find_map(|(clip, network)| Some((text.strip_prefix(clip)?, *network)))
+                    .ok_or_else(|| other_encoder(file, name))?;
+                (network, names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)))
             }
             None => {
                 let layer =

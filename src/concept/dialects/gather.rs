@@ -79,6 +79,16 @@ impl Found {
 /// The words of a textual inversion's vectors `[width]` or `[vectors, width]`: `<a>`, and for
 /// further vectors `<a>_1` and on.
 pub fn words(file: &TensorFile, tensor: &str, text: &str) -> Result<Vec<Word>> {
+    words_of(file, tensor, text, Network::TextEncoder)
+}
+
+/// As [`words`], of a text encoder.
+pub fn words_of(
+    file: &TensorFile,
+    tensor: &str,
+    text: &str,
+    encoder: Network,
+) -> Result<Vec<Word>> {
     let vectors =
         numbers(file, tensor)?.ok_or_else(|| tensor_error(file, tensor, "it is missing".into()))?;
     let width = match vectors.shape[..] {
@@ -93,30 +103,40 @@ pub fn words(file: &TensorFile, tensor: &str, text: &str) -> Result<Vec<Word>> {
     };
     let word = |(index, vector): (usize, &[f32])| {
         let text = if index == 0 { text.to_string() } else { format!("{text}_{index}") };
-        Word::new(text, Array::f32([1, width], vector.to_vec()))
+        let rows = Array::f32([1, width], vector.to_vec());
+        Word { text, initializer: None, rows: [(encoder, rows)].into() }
     };
     Ok(vectors.values().chunks_exact(width).enumerate().map(word).collect())
 }
 
-/// Marks of other ways to write a change, and what they are called. They begin a part of a name.
-const OTHERS: [(&str, &str); 8] = [
-    ("oft_", "an OFT"),
-    ("boft_", "a BOFT"),
-    ("lora_embedding_", "a LoRA of an embedding table"),
-    ("vera_", "a VeRA"),
-    ("hra_", "an HRA"),
-    ("fourierft_", "a FourierFT"),
-    ("a1.weight", "a GLoRA"),
-    ("set_weight", "whole weights"),
-];
-
-/// What else than a known change a tensor of this name belongs to, if it does.
-pub fn other_form(tensor: &str) -> Option<&'static str> {
-    let starts = tensor.match_indices('.').map(|(at, _)| at + 1).chain([0]);
-    let mut parts = starts.filter_map(|at| tensor.get(at..));
-    parts.find_map(|part| {
-        OTHERS.iter().find(|(mark, _)| part.starts_with(mark)).map(|(_, kind)| *kind)
-    })
+/// Takes in words of one text encoder beside those of another.
+///
+/// # Errors
+/// Another number of vectors, where `tensor` is that of the words that come.
+pub fn join_words(
+    file: &TensorFile,
+    tensor: &str,
+    words: &mut Vec<Word>,
+    more: Vec<Word>,
+) -> Result<()> {
+    let Some(text) = more.first().map(|word| word.text.clone()) else { return Ok(()) };
+    let Some(start) = words.iter().position(|word| word.text == text) else {
+        words.extend(more);
+        return Ok(());
+    };
+    let same = |pair: (&Word, &Word)| pair.0.text == pair.1.text;
+    let known = words.iter().skip(start);
+    let count = known.zip(&more).take_while(|(a, b)| same((a, b))).count();
+    let is_further = |word: &Word| word.text == format!("{text}_{}", more.len());
+    if count != more.len() || words.get(start + count).is_some_and(is_further) {
+        let problem =
+            format!("{} vectors, but the other text encoder's are another number", more.len());
+        return Err(tensor_error(file, tensor, problem));
+    }
+    for (word, more) in words.iter_mut().skip(start).zip(more) {
+        word.rows.extend(more.rows);
+    }
+    Ok(())
 }
 
 /// An error that names the form of a change which is none of those that are read.
@@ -132,9 +152,8 @@ pub fn foreign_form(file: &TensorFile, tensor: &str, kind: &str) -> Error {
 }
 
 /// An error for a tensor of a network that no supported model has.
-pub fn second_encoder(file: &TensorFile, tensor: &str) -> Error {
-    let problem =
-        "it belongs to a second text encoder (Stable Diffusion XL), which is not supported";
+pub fn other_encoder(file: &TensorFile, tensor: &str) -> Error {
+    let problem = "it belongs to a text encoder that neither Stable Diffusion 1.x, 2.x nor XL has";
     tensor_error(file, tensor, problem.into())
 }
 

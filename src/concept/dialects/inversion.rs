@@ -2,39 +2,57 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{TensorFile, embeddings};
-use crate::concept::{Concept, Error, Network, Result, Word};
+use crate::checkpoint::{TensorFile, embeddings, is_xl_embedding, xl_embeddings};
+use crate::concept::{Concept, Network, Result, Word};
 use crate::graph::Array;
 
 use super::Read;
-use super::gather::words;
+use super::gather::{join_words, words, words_of};
 
 pub fn is_it(file: &TensorFile) -> bool {
-    embeddings(file).is_some()
+    embeddings(file).is_some() || is_xl_embedding(file)
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
     let mut concept = Concept::default();
+    if is_xl_embedding(file) {
+        for embedding in xl_embeddings(file) {
+            let encoder = match embedding.tensor.as_str() {
+                CLIP_L => Network::TextEncoder,
+                _ => Network::TextEncoder2,
+            };
+            let found = words_of(file, &embedding.tensor, &embedding.word, encoder)?;
+            join_words(file, &embedding.tensor, &mut concept.words, found)?;
+        }
+    }
     for embedding in embeddings(file).unwrap_or_default() {
         concept.words.extend(words(file, &embedding.tensor, &embedding.word)?);
     }
     Ok(Read { concept, notes: Vec::new() })
 }
 
-/// An embedding of a model that has two text encoders.
-pub fn of_xl(file: &TensorFile) -> Error {
-    let problem = "an embedding of Stable Diffusion XL (`clip_g` is of its second text encoder), \
-        which is not supported; those of \
-                   Stable Diffusion 1.x and 2.x are";
-    Error::File { path: file.path().to_path_buf(), problem: problem.to_string() }
+/// What the vectors of Stable Diffusion XL's two text encoders are called.
+const CLIP_L: &str = "clip_l";
+const CLIP_G: &str = "clip_g";
+
+/// The tensors of a word where one embedding is for all layers, each with its text encoder's name
+/// where there are two.
+pub fn tensors(vectors: &[&Word]) -> Vec<(Option<&'static str>, Array)> {
+    let (first, second) =
+        (mean(vectors, Network::TextEncoder), mean(vectors, Network::TextEncoder2));
+    match (first.values().is_empty(), second.values().is_empty()) {
+        (_, true) => vec![(None, first)],
+        (true, false) => vec![(Some(CLIP_G), second)],
+        (false, false) => vec![(Some(CLIP_L), first), (Some(CLIP_G), second)],
+    }
 }
 
 /// What stands for a word's rows where one embedding is for all layers: for each of its vectors
 /// their mean, `[vectors, width]`.
-pub fn mean(vectors: &[&Word]) -> Array {
+fn mean(vectors: &[&Word], encoder: Network) -> Array {
     let mut values = Vec::new();
     for word in vectors {
-        let rows = word.rows(Network::TextEncoder);
+        let rows = word.rows(encoder);
         let (layers, width) = (rows.shape.rows().max(1), rows.shape.channels());
         let mut sums = vec![0f64; width];
         for row in rows.values().chunks_exact(width.max(1)) {

@@ -4,21 +4,24 @@
 //! alpha over rank. Words may come along as textual inversions,
 //! `bundle_emb.<word>.string_to_param.*`.
 
-use crate::checkpoint::TensorFile;
+use crate::checkpoint::{TensorFile, other_change};
 use crate::concept::parts::{self, Part};
 use crate::concept::{Concept, LoHa, LoKr, Lora, Network, Result, Right, Update};
 use crate::graph::Array;
 
 use super::alpha;
-use super::gather::{Gathered, foreign_form, other_form, second_encoder, unknown_tensor, words};
+use super::gather::{Gathered, foreign_form, join_words, unknown_tensor, words_of};
 use super::{Read, Tensors, inversion, names};
 use crate::watch::Parts;
 
 const EMBEDDING: &str = "bundle_emb.";
 /// What layers' names begin with; longer ones before those that they begin with. LyCORIS has its
 /// own where it wraps a network by itself.
-const PREFIXES: [(&str, Option<Network>); 9] = [
+const PREFIXES: [(&str, Option<Network>); 12] = [
     ("lora_unet_", Some(Network::UNet)),
+    ("lora_te2_", Some(Network::TextEncoder2)),
+    ("lycoris_te2_", Some(Network::TextEncoder2)),
+    ("lycoris_text_encoder_2_", Some(Network::TextEncoder2)),
     ("lora_te_text_encoder_", Some(Network::TextEncoder)),
     ("lora_te1_", Some(Network::TextEncoder)),
     ("lora_te_", Some(Network::TextEncoder)),
@@ -29,8 +32,6 @@ const PREFIXES: [(&str, Option<Network>); 9] = [
     // The layer's own name tells.
     ("lycoris_", None),
 ];
-/// The same of a second text encoder.
-const SECOND: [&str; 3] = ["lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_"];
 
 pub fn is_it(file: &TensorFile) -> bool {
     file.names().any(|name| {
@@ -52,7 +53,7 @@ fn layer_of(file: &TensorFile, tensor: &str) -> Option<Result<(Network, String)>
     });
     Some(match network {
         // diffusers' own converter leaves `text_model` out.
-        Network::TextEncoder => Ok((network, names::text_layer(&layer))),
+        network if network.is_text_encoder() => Ok((network, names::text_layer(&layer))),
         _ => names::unet_layer(file, tensor, &layer).map(|layer| (network, layer)),
     })
 }
@@ -61,17 +62,25 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let (mut updates, mut concept) = (Gathered::default(), Concept::default());
     for name in file.names() {
         if let Some(rest) = name.strip_prefix(EMBEDDING) {
-            let text = rest.split_once(".string_to_param").map_or(rest, |(word, _)| word);
-            concept.words.extend(words(file, name, text)?);
+            // Stable Diffusion XL's embeddings are named after the text encoders.
+            let of = |ending| rest.strip_suffix(ending);
+            let (text, encoder) = match (of(".clip_l"), of(".clip_g")) {
+                (Some(text), _) => (text, Network::TextEncoder),
+                (None, Some(text)) => (text, Network::TextEncoder2),
+                (None, None) => {
+                    let text = rest.split_once(".string_to_param").map_or(rest, |(word, _)| word);
+                    (text, Network::TextEncoder)
+                }
+            };
+            let found = words_of(file, name, text, encoder)?;
+            join_words(file, name, &mut concept.words, found)?;
             continue;
-        }
-        if SECOND.iter().any(|prefix| name.starts_with(prefix)) {
-            return Err(second_encoder(file, name));
         }
         let (Some(found), Some((_, part))) = (layer_of(file, name), name.split_once('.')) else {
             return Err(unknown_tensor(file, name, "kohya's files"));
         };
-        let unknown = || foreign_form(file, name, other_form(part).unwrap_or("of an unknown form"));
+        let unknown =
+            || foreign_form(file, name, other_change(part).unwrap_or("of an unknown form"));
         let part = Part::of(part).ok_or_else(unknown)?;
         let (network, layer) = found?;
         updates.add(file, name, network, layer, part)?;
@@ -91,10 +100,15 @@ pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Resul
     let mut tensors = Vec::new();
     for vectors in concept.spoken().iter().filter(|_| bundle) {
         let text = vectors.first().map_or("", |word| &word.text);
-        tensors.push((format!("{EMBEDDING}{text}.string_to_param.*"), inversion::mean(vectors)));
+        for (part, array) in inversion::tensors(vectors) {
+            let part = part.unwrap_or("string_to_param.*");
+            tensors.push((format!("{EMBEDDING}{text}.{part}"), array));
+        }
     }
+    let xl = concept.is_xl();
     for (network, set) in concept.updates.iter() {
         let prefix = match network {
+            Network::TextEncoder if xl => "lora_te1_",
             Network::TextEncoder => "lora_te_",
             Network::TextEncoder2 => "lora_te2_",
             Network::UNet => "lora_unet_",

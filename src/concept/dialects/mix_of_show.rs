@@ -54,16 +54,15 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
             rest if rest.starts_with("text_encoder.") => {
                 (Network::TextEncoder, &rest["text_encoder.".len()..])
             }
+            rest if rest.starts_with("text_encoder_2.") => {
+                (Network::TextEncoder2, &rest["text_encoder_2.".len()..])
+            }
             rest if rest.starts_with("unet.") => (Network::UNet, &rest["unet.".len()..]),
             rest if names::is_text(rest) => (Network::TextEncoder, rest),
             rest => (Network::UNet, rest),
         };
         let layer = |layer: &str| {
-            if network == Network::TextEncoder {
-                names::text_layer(layer)
-            } else {
-                layer.to_string()
-            }
+            if network.is_text_encoder() { names::text_layer(layer) } else { layer.to_string() }
         };
         if let Some(of) = rest.strip_suffix(DOWN) {
             updates.add(file, name, network, layer(of), Part::Down)?;

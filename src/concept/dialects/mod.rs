@@ -140,7 +140,8 @@ fn name_of(path: &Path) -> String {
     }
     let Ok(whole) = std::path::absolute(path) else { return stem };
     let mut folder = whole.parent();
-    if folder.is_some_and(|folder| folder.ends_with("unet") || folder.ends_with("text_encoder")) {
+    const NETWORKS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
+    if folder.is_some_and(|folder| NETWORKS.iter().any(|network| folder.ends_with(network))) {
         folder = folder.and_then(Path::parent);
     }
     // In Hugging Face's cache: `models--<owner>--<name>/snapshots/<revision>`.
@@ -174,12 +175,9 @@ fn merged(mut first: Concept, second: Concept, path: &Path) -> Result<Concept> {
 fn read_open(file: &TensorFile, progress: &mut Parts) -> Result<(Concept, Vec<String>, Dialect)> {
     let Some(dialect) = Dialect::of(file) else {
         if let Some((name, kind)) =
-            file.names().find_map(|name| Some((name, gather::other_form(name)?)))
+            file.names().find_map(|name| Some((name, checkpoint::other_change(name)?)))
         {
             return Err(gather::foreign_form(file, name, kind));
-        }
-        if checkpoint::is_xl_embedding(file) {
-            return Err(inversion::of_xl(file));
         }
         let problem = "neither a concept nor a LoRA of a kind that is known (`mos inspect` tells \
             what is in it)"
@@ -252,6 +250,15 @@ pub fn write_watched(
         let what = format!("`{layer}` of the {network} is a {}", update.kind());
         return Err(cannot_hold(dialect, &what, path));
     }
+    if dialect == Dialect::MixOfShow
+        && concept.words.iter().any(|word| !word.rows(Network::TextEncoder2).values().is_empty())
+    {
+        let problem = format!(
+            "a file of the dialect {dialect} cannot hold it: its words have embeddings of a second \
+                text encoder"
+        );
+        return Err(Error::File { path: path.to_path_buf(), problem });
+    }
     let (tensors, mut metadata) = match dialect {
         Dialect::Mos => {
             concept.write_watched(path, &mut progress)?;
@@ -287,7 +294,10 @@ pub fn write_watched(
     if matches!(dialect, Dialect::Kohya | Dialect::Peft) {
         for (beside, vectors) in inversion::beside(path, concept) {
             let text = vectors.first().map(|word| word.text.clone()).unwrap_or_default();
-            let vectors = [(text, inversion::mean(&vectors))];
+            let named = |(part, array): (Option<&str>, Array)| {
+                (part.map_or_else(|| text.clone(), str::to_string), array)
+            };
+            let vectors: Vec<_> = inversion::tensors(&vectors).into_iter().map(named).collect();
             // It is small, and what goes with it is there.
             write_tensors(&beside, &vectors, &BTreeMap::new(), &mut unwatched_parts)?;
             written.files.push(beside);
@@ -321,7 +331,7 @@ fn write_tensors(
 }
 
 /// Whether the base model's `proj_in` and `proj_out` are 1x1 convolutions: in Stable Diffusion 1.x,
-/// not in 2.x, which is told by the width of its text encoder.
+/// not in 2.x and XL, which are told by the width of what their UNets read.
 fn conv_projections(concept: &Concept) -> bool {
     const SD2_WIDTH: usize = 1024;
     let keys = concept
@@ -330,7 +340,8 @@ fn conv_projections(concept: &Concept) -> bool {
         .layers
         .iter()
         .find(|(layer, _)| layer.ends_with("attn2.to_k"));
-    keys.is_none_or(|(_, update)| update.weight_shape().get(1) != Some(&SD2_WIDTH))
+    !concept.is_xl()
+        && keys.is_none_or(|(_, update)| update.weight_shape().get(1) != Some(&SD2_WIDTH))
 }
 
 /// What web UIs show of a LoRA.
@@ -339,7 +350,7 @@ fn kohya_metadata(concept: &Concept) -> BTreeMap<String, String> {
         let set = concept.updates.of(network);
         set.layers.values().find_map(|update| Some((update.lora()?, set.scale)))
     };
-    let first = of(Network::UNet).or_else(|| of(Network::TextEncoder));
+    let first = Network::ALL.into_iter().rev().find_map(of);
     let module = match concept.updates.beyond_lora() {
         None => "networks.lora",
         Some(_) => "lycoris.kohya",
@@ -348,6 +359,9 @@ fn kohya_metadata(concept: &Concept) -> BTreeMap<String, String> {
         ("ss_network_module".to_string(), module.to_string()),
         ("ss_output_name".to_string(), concept.name.clone()),
     ]);
+    if concept.is_xl() {
+        metadata.insert("ss_base_model_version".to_string(), "sdxl_base_v1-0".to_string());
+    }
     if let Some((lora, scale)) = first {
         metadata.insert("ss_network_dim".to_string(), lora.rank().to_string());
         metadata.insert("ss_network_alpha".to_string(), (lora.rank() as f32 * scale).to_string());

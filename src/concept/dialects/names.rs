@@ -5,7 +5,7 @@ use crate::concept::Result;
 use crate::concept::tensors::tensor_error;
 
 /// Parts of layer names that have an underscore of their own.
-const PARTS: [&str; 39] = [
+const PARTS: [&str; 40] = [
     "down_blocks",
     "up_blocks",
     "mid_block",
@@ -23,6 +23,7 @@ const PARTS: [&str; 39] = [
     "conv_shortcut",
     "conv_norm_out",
     "class_embedding",
+    "add_embedding",
     "cond_proj",
     "linear_1",
     "linear_2",
@@ -77,14 +78,14 @@ pub fn underscored(dotted: &str) -> String {
     dotted.replace('.', "_")
 }
 
-/// Blocks of Stable Diffusion's UNet in each half, by LDM's numbers: as many per level, samplers
-/// included.
+/// Blocks of Stable Diffusion's UNet in each half, by LDM's numbers (XL has fewer): as many per
+/// level, samplers included.
 const LDM_BLOCKS: usize = 12;
 const LDM_LEVEL: usize = 3;
 
 /// The canonical name of a UNet's layer. LDM's names (`input_blocks.1.1.proj_in`) are translated as
-/// for Stable Diffusion 1.x and 2.x, whose levels have two layers each; a file of updates has too
-/// few names to tell another structure.
+/// for Stable Diffusion 1.x, 2.x and XL, whose levels have two layers each; a file of updates has
+/// too few names to tell another structure.
 ///
 /// # Errors
 /// A name of LDM's form that such a UNet does not have.
@@ -95,8 +96,9 @@ pub fn unet_layer(file: &TensorFile, tensor: &str, layer: &str) -> Result<String
     {
         return Ok(layer.to_string());
     }
-    let problem =
-        || format!("its layer `{layer}` has no place in the UNet of Stable Diffusion 1.x or 2.x");
+    let problem = || {
+        format!("its layer `{layer}` has no place in the UNet of Stable Diffusion 1.x, 2.x or XL")
+    };
     of_ldm(layer).ok_or_else(|| tensor_error(file, tensor, problem()))
 }
 
@@ -106,8 +108,8 @@ fn of_ldm(layer: &str) -> Option<String> {
         "time_embed.0" => "time_embedding.linear_1",
         "time_embed.2" => "time_embedding.linear_2",
         "time_embed.cond_proj" => "time_embedding.cond_proj",
-        "label_emb.0.0" => "class_embedding.linear_1",
-        "label_emb.0.2" => "class_embedding.linear_2",
+        "label_emb.0.0" => "add_embedding.linear_1",
+        "label_emb.0.2" => "add_embedding.linear_2",
         "out.0" => "conv_norm_out",
         "out.2" => "conv_out",
         _ => "",
@@ -187,6 +189,11 @@ pub fn of_processor(layer: &str) -> String {
 /// The layer belongs to a text encoder.
 pub fn is_text(layer: &str) -> bool {
     layer.starts_with("text_model.") || layer.starts_with("encoder.layers.")
+}
+
+/// The file lies in a folder of the second text encoder's.
+pub fn is_in_second_folder(file: &TensorFile) -> bool {
+    file.path().parent().is_some_and(|folder| folder.ends_with("text_encoder_2"))
 }
 
 /// transformers 5 leaves `text_model.` out.

@@ -4,13 +4,13 @@
 //! The factor is alpha over rank, where an `alpha` tensor or settings beside the tensors tell
 //! alpha; otherwise 1.
 
-use crate::checkpoint::TensorFile;
+use crate::checkpoint::{TensorFile, other_change};
 use crate::concept::parts::Part;
 use crate::concept::tensors::tensor_error;
 use crate::concept::{Concept, Lora, Network, Result, Update};
 
 use super::alpha;
-use super::gather::{Gathered, foreign_form, other_form, second_encoder, unknown_tensor};
+use super::gather::{Gathered, foreign_form, unknown_tensor};
 use super::names::{self, of_processor};
 use super::{Read, Tensors};
 use crate::watch::Parts;
@@ -60,7 +60,9 @@ fn layer_of(file: &TensorFile, tensor: &str, name: &str) -> Result<(Network, Str
         name if name.starts_with("text_encoder.") => {
             (Network::TextEncoder, &name["text_encoder.".len()..])
         }
-        name if name.starts_with("text_encoder_2.") => return Err(second_encoder(file, tensor)),
+        name if name.starts_with("text_encoder_2.") => {
+            (Network::TextEncoder2, &name["text_encoder_2.".len()..])
+        }
         name if name.starts_with("transformer.") => {
             return Err(tensor_error(
                 file,
@@ -68,12 +70,16 @@ fn layer_of(file: &TensorFile, tensor: &str, name: &str) -> Result<(Network, Str
                 "it belongs to a network that this program does not have".into(),
             ));
         }
-        name if names::is_text(name) => (Network::TextEncoder, name),
+        // PEFT saves each network in a folder of its own.
+        name if names::is_text(name) => match names::is_in_second_folder(file) {
+            true => (Network::TextEncoder2, name),
+            false => (Network::TextEncoder, name),
+        },
         name => (Network::UNet, name),
     };
     let layer = of_processor(layer);
     Ok(match network {
-        Network::TextEncoder => (network, names::text_layer(&layer)),
+        network if network.is_text_encoder() => (network, names::text_layer(&layer)),
         _ => (network, names::unet_layer(file, tensor, &layer)?),
     })
 }
@@ -90,7 +96,7 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
             (layer.strip_suffix(".lora").unwrap_or(layer), Part::Alpha)
         } else if let Some(found) = other_part(name) {
             found
-        } else if let Some(kind) = other_form(name) {
+        } else if let Some(kind) = other_change(name) {
             return Err(foreign_form(file, name, kind));
         } else {
             return Err(unknown_tensor(file, name, "PEFT's and diffusers' LoRA files"));

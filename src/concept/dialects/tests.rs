@@ -9,6 +9,11 @@ fn array<const N: usize>(shape: [usize; N], from: f32) -> Array {
     Array::f32(shape, (0..shape.iter().product()).map(|i| from + i as f32 * 0.25).collect())
 }
 
+/// What stands for a word in a textual inversion.
+fn mean(vectors: &[&Word]) -> Array {
+    inversion::tensors(vectors).remove(0).1
+}
+
 fn concept() -> Concept {
     let update = |from| Update::Lora(Lora { down: array([2, 6], from), up: array([5, 2], -from) });
     let window = Update::Lora(Lora { down: array([2, 3, 3, 3], 1.0), up: array([4, 2], 2.0) });
@@ -76,7 +81,7 @@ fn every_dialect_brings_back_what_it_can_hold() {
             products(original.updates.of(Network::UNet)),
             "{dialect}"
         );
-        let mean = |word: &Word| Word::new(&*word.text, inversion::mean(&[word]));
+        let mean = |word: &Word| Word::new(&*word.text, mean(&[word]));
         match dialect {
             Dialect::Mos => assert_eq!(read, original),
             Dialect::MixOfShow => assert_eq!(read.words, original.words),
@@ -98,13 +103,10 @@ fn every_dialect_brings_back_what_it_can_hold() {
     // Web UIs find the words in the file itself, where that is asked for.
     let bundled = folder.path().join("bundled.safetensors");
     write(&original, Dialect::Kohya, true, &bundled).unwrap();
-    let means: Vec<Word> = original
-        .words
-        .iter()
-        .map(|word| Word::new(&*word.text, inversion::mean(&[word])))
-        .collect();
+    let means: Vec<Word> =
+        original.words.iter().map(|word| Word::new(&*word.text, mean(&[word]))).collect();
     assert_eq!(read(&bundled).unwrap().0.words, means);
-    assert_eq!(inversion::mean(&[&original.words[0]]).values()[0], 0.5 + 6.0 * 0.25);
+    assert_eq!(mean(&[&original.words[0]]).values()[0], 0.5 + 6.0 * 0.25);
     let words = Concept { words: original.words, ..Concept::default() };
     for dialect in [Dialect::Peft, Dialect::Kohya] {
         let error =
@@ -255,7 +257,8 @@ fn what_cannot_be_used_is_refused_by_name() {
     assert!(lengths.contains("`lora_unet_a.dora_scale`: shape [4, 3]"), "{lengths}");
     let side = error(&[("lora_unet_a.weight", matrix(1, 3))]);
     assert!(side.contains("`lora_unet_a.weight`: `on_input` beside it is missing"), "{side}");
-    assert!(error(&[("lora_te2_a.lora_down.weight", matrix(2, 2))]).contains("XL"));
+    let second = error(&[("lora_te2_a.lora_down.weight", matrix(2, 2))]);
+    assert!(second.contains("`lora_te2_a.lora_down.weight`: the other half"), "{second}");
     let alone = error(&[("lora_unet_a.lora_down.weight", matrix(2, 2))]);
     assert!(alone.contains("`lora_unet_a.lora_down.weight`: the other half"), "{alone}");
     assert!(error(&[("lora_unet_a.alpha", matrix(1, 1))]).contains("an update that is not there"));
@@ -307,13 +310,10 @@ fn what_cannot_be_used_is_refused_by_name() {
             && nowhere.contains("no place"),
         "{nowhere}"
     );
-    let xl = error(&[("clip_l", matrix(1, 768)), ("clip_g", matrix(1, 1280))]);
-    assert!(xl.contains("XL") && xl.contains("clip_g"), "{xl}");
-    assert!(error(&[("text_encoder_2.a.lora_A.weight", matrix(2, 2))]).contains("XL"));
-    assert!(
-        error(&[("text_encoders.clip_g.transformer.a.lora_down.weight", matrix(2, 2))])
-            .contains("XL")
-    );
+    let vectors = error(&[("clip_l", matrix(1, 768)), ("clip_g", matrix(2, 1280))]);
+    assert!(vectors.contains("`clip_g`: 2 vectors"), "{vectors}");
+    let other = error(&[("text_encoders.t5xxl.a.lora_down.weight", matrix(2, 2))]);
+    assert!(other.contains("XL has"), "{other}");
     assert!(error(&[("transformer.a.lora_A.weight", matrix(2, 2))]).contains("does not have"));
     let strange = [
         ("a.b.lora_down.weight", matrix(2, 3)),
@@ -420,6 +420,11 @@ fn pefts_settings_lie_beside_its_file() {
         (1.0, "alpha is 2, by adapter_config.json".into())
     );
     assert!(scale(r#"{"lora_alpha": 2, "init_lora_weights": "pissa"}"#).1.contains("pissa"));
+    // As PEFT fills in what its settings leave out.
+    let usual = "adapter_config.json names no alpha: PEFT's own, 8, is taken";
+    assert_eq!(scale(r#"{"peft_type": "LORA", "r": 2}"#), (4.0, usual.into()));
+    let (usual, told) = scale(r#"{"r": 2, "alpha_pattern": {"to_k": 3}, "use_rslora": true}"#);
+    assert!((usual - 8.0 / 2f32.sqrt()).abs() < 1e-6 && told.contains("PEFT's own"), "{told}");
     let error = |settings: &str| {
         std::fs::write(&config, settings).unwrap();
         super::read(&file).unwrap_err().to_string()

@@ -1,10 +1,12 @@
 //! One pass over the concepts of a group: the sums that all solvers work on.
 
+use std::borrow::Cow;
+
 use faer::Mat;
 
-use super::{Group, Layer, beside, energy, stack};
+use super::{Factors, Group, Layer, beside, energy, stack};
 use crate::fusion::Result;
-use crate::fusion::statistics::Moments;
+use crate::fusion::statistics::{Moments, Statistics};
 
 /// B = U M of one layer.
 pub(in crate::fusion) struct Target {
@@ -13,6 +15,8 @@ pub(in crate::fusion) struct Target {
     pub up: Mat<f64>,
     /// The concepts' weighted `down` G_i, one above another: `[ranks, in]`.
     pub down_gram: Mat<f64>,
+    /// The concepts' `down`, weighted so that `up` times it is the mean of their changes.
+    pub down_mean: Mat<f64>,
     /// sum_i w_i || X_i T_i^T ||^2: what is lost if nothing changes.
     pub energy: f64,
     /// The same on the inputs to measure with, as a mean over the concepts.
@@ -35,6 +39,16 @@ pub(in crate::fusion) struct Gathered {
 }
 
 impl Gathered {
+    /// The sums of the inputs that were kept aside; none where a concept has none.
+    pub fn held_out(group: &dyn Group) -> Result<Option<Gathered>> {
+        for index in 0..group.weights().len() {
+            if group.held_out(index)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Gathered::of(&HeldOut(group), 0.0).map(Some)
+    }
+
     /// `keep_weight`: as how many concepts the inputs weigh on which nothing should change.
     pub fn of(group: &dyn Group, keep_weight: f64) -> Result<Gathered> {
         let width = group.width();
@@ -58,6 +72,7 @@ impl Gathered {
                         weight * energy(&change.up, &held_out.quadratic(&change.down));
                 }
                 part.downs.push(seen * faer::Scale(weight));
+                part.means.push(change.down * faer::Scale(weight));
                 part.ups.push(change.up);
             }
             sums.add(moments, weight);
@@ -76,6 +91,8 @@ impl Gathered {
             layer: layer.clone(),
             up: beside(&part.ups.iter().collect::<Vec<_>>(), layer.out),
             down_gram: stack(&part.downs.iter().collect::<Vec<_>>(), width),
+            down_mean: stack(&part.means.iter().collect::<Vec<_>>(), width)
+                * faer::Scale(1.0 / weights.max(f64::MIN_POSITIVE)),
             energy: part.energy,
             held_out_energy: part.held_out_energy / weights.max(f64::MIN_POSITIVE),
         });
@@ -94,11 +111,48 @@ impl Gathered {
     }
 }
 
+/// A group, of which the inputs that were kept aside stand for all.
+struct HeldOut<'a>(&'a dyn Group);
+
+impl Group for HeldOut<'_> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn width(&self) -> usize {
+        self.0.width()
+    }
+
+    fn layers(&self) -> &[Layer] {
+        self.0.layers()
+    }
+
+    fn weights(&self) -> &[f64] {
+        self.0.weights()
+    }
+
+    fn inputs(&self, index: usize) -> Result<Cow<'_, Statistics>> {
+        match self.0.held_out(index)? {
+            Some(statistics) => Ok(statistics),
+            None => self.0.inputs(index),
+        }
+    }
+
+    fn change(&self, index: usize, layer: usize) -> Option<Factors> {
+        self.0.change(index, layer)
+    }
+
+    fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]> {
+        Ok([None, None])
+    }
+}
+
 /// A [`Target`] in the making.
 #[derive(Clone, Default)]
 struct Part {
     ups: Vec<Mat<f64>>,
     downs: Vec<Mat<f64>>,
+    means: Vec<Mat<f64>>,
     energy: f64,
     held_out_energy: f64,
 }

@@ -9,7 +9,7 @@ use super::{Change, Gathered, inner};
 use crate::watch::{Cancelled, Progress, Watch, heed};
 
 /// Settings of L-BFGS (Liu and Nocedal 1989) with a line search for the strong Wolfe conditions.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Lbfgs {
     /// 0: the published number, which differs by stage.
     pub iterations: usize,

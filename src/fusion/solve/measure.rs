@@ -17,6 +17,8 @@ pub struct LayerMeasures {
     pub residuals: Vec<Option<f64>>,
     /// || X_i (T_i - D)^T ||^2 and || X_i T_i^T ||^2, the sums behind `residuals`.
     pub energies: Vec<[f64; 2]>,
+    /// The same sums on inputs from other seeds and prompts; empty where none were kept aside.
+    pub held_out: Vec<[f64; 2]>,
     /// Row i, column j: how much of what concept j's change does to its own inputs it does to
     /// concept i's, per input:
     /// || X_i T_j^T ||^2 rows_j / (|| X_j T_j^T ||^2 rows_i). What i and j want alike counts as
@@ -48,11 +50,29 @@ impl Measures {
                 layer: layer.name.clone(),
                 residuals: Vec::new(),
                 energies: Vec::new(),
+                held_out: Vec::new(),
                 contact: Vec::new(),
                 base_loss: None,
             })
             .collect();
         let mut rows = Vec::new();
+        for i in 0..count {
+            let Some(aside) = group.held_out(i)? else { continue };
+            let moments = aside.moments();
+            for ((found, factors), change) in found.iter_mut().zip(&factors).zip(changes) {
+                let energies = match factors.get(i).and_then(Option::as_ref) {
+                    Some(own) => {
+                        let both = stack(&[&own.down, &change.right], width);
+                        let minus = &change.left * faer::Scale(-1.0);
+                        let left = beside(&[&own.up, &minus], own.up.nrows());
+                        let missed = energy(&left, &moments.quadratic(&both)).max(0.0);
+                        [missed, energy(&own.up, &moments.quadratic(&own.down))]
+                    }
+                    None => [energy(&change.left, &moments.quadratic(&change.right)).max(0.0), 0.0],
+                };
+                found.held_out.push(energies);
+            }
+        }
         for i in 0..count {
             let statistics = group.inputs(i)?;
             rows.push(statistics.rows().max(1) as f64);

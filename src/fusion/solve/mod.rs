@@ -13,6 +13,7 @@ mod gathered;
 mod inverse;
 mod lbfgs;
 mod measure;
+mod merge;
 mod ridge;
 
 use std::borrow::Cow;
@@ -23,9 +24,10 @@ use super::statistics::Statistics;
 use super::{Error, Result};
 use crate::watch::Watch;
 
-pub use exact::Exact;
+pub use exact::{Exact, Towards};
 pub use lbfgs::Lbfgs;
 pub use measure::{LayerMeasures, Measures};
+pub use merge::{Merge, Way};
 pub use ridge::{RidgeChoice, RidgePoint, choose};
 
 pub(super) use gathered::Gathered;
@@ -70,6 +72,13 @@ pub trait Group {
     /// What concept `index` does to layer `layer`; none: nothing.
     fn change(&self, index: usize, layer: usize) -> Option<Factors>;
 
+    /// Inputs that concept `index` has from other seeds and prompts, to measure with; none where
+    /// nothing was kept aside.
+    fn held_out(&self, index: usize) -> Result<Option<Cow<'_, Statistics>>> {
+        let _ = index;
+        Ok(None)
+    }
+
     /// Inputs on which nothing should change, and others of that kind to measure with.
     fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]>;
 }
@@ -91,7 +100,8 @@ impl Change {
 }
 
 /// Which way the changes are found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Solver {
     /// Regularised least squares, solved directly in f64.
     Exact(Exact),
@@ -99,6 +109,15 @@ pub enum Solver {
     Lbfgs(Lbfgs),
     /// The mean of the concepts' changes (FedAvg), whatever their inputs are.
     Average,
+    /// Other methods' mergers, whatever their inputs are.
+    Merge(Merge),
+}
+
+impl Solver {
+    /// It asks what layers read.
+    pub fn reads_inputs(&self) -> bool {
+        matches!(self, Solver::Exact(_) | Solver::Lbfgs(_))
+    }
 }
 
 impl Default for Solver {
@@ -126,19 +145,29 @@ pub struct Conditioning {
     pub condition: f64,
 }
 
-/// Solves one group. `ridge` is a part of the mean diagonal of the sums. `watch` is told of
+/// Solves one group. `ridge` is a part of the mean diagonal of the sums, and pulls `towards`. `watch` is told of
 /// L-BFGS's iterations; the other ways take one step.
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for; [`Error::Cancelled`].
-pub fn solve(group: &dyn Group, solver: Solver, ridge: f64, watch: &mut Watch) -> Result<Solution> {
+pub fn solve(
+    group: &dyn Group,
+    solver: Solver,
+    (ridge, towards): (f64, Towards),
+    watch: &mut Watch,
+) -> Result<Solution> {
     match solver {
-        Solver::Exact(settings) => exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge),
+        Solver::Exact(settings) => {
+            exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge, towards)
+        }
         Solver::Lbfgs(settings) => Ok(Solution {
             changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings, watch)?,
             conditioning: None,
         }),
         Solver::Average => Ok(Solution { changes: average::solve(group), conditioning: None }),
+        Solver::Merge(merge) => {
+            Ok(Solution { changes: merge::solve(group, merge), conditioning: None })
+        }
     }
 }
 

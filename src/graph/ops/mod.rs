@@ -1,5 +1,5 @@
-//! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels
-//! that can run it.
+//! The operations, one to a file: builder, shape rule, reference implementation, gradient, and the
+//! kernels that can run it.
 
 pub(crate) mod activation;
 pub(crate) mod adamw;
@@ -152,8 +152,8 @@ pub trait Operation: Any + Debug + Send + Sync {
     /// The output's shape, or a message that says what was expected and what was found.
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String>;
 
-    /// The plain-Rust twin: fills `output` (of `shape`, row-major) from inputs whose shapes
-    /// [`Operation::shape`] accepted.
+    /// The reference implementation: fills `output` (of `shape`, row-major) from inputs whose
+    /// shapes [`Operation::shape`] accepted.
     fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]);
 
     /// Useful floating-point operations (a multiply-add counts two).

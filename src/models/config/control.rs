@@ -58,7 +58,7 @@ impl ControlNetConfig {
 pub struct T2IAdapterConfig {
     /// Channels of the picture.
     pub in_channels: usize,
-    /// Channels of each feature map, from the largest; each further one has half the size.
+    /// Channels of each feature map, from the largest; see [`T2IAdapterConfig::halves`].
     pub channels: Vec<usize>,
     /// Residual blocks for each feature map.
     pub layers: usize,
@@ -67,6 +67,8 @@ pub struct T2IAdapterConfig {
     pub downscale_factor: usize,
     /// The narrow kind: a quarter of the channels inside.
     pub light: bool,
+    /// For Stable Diffusion XL, whose first block has no attention.
+    pub xl: bool,
 }
 
 impl T2IAdapterConfig {
@@ -74,10 +76,12 @@ impl T2IAdapterConfig {
     pub fn from_json(config: &Value, file: &Path) -> Result<Self, ConfigError> {
         let keys = Keys::new(config, file)?;
         keys.must_be("_class_name", &json!("T2IAdapter"))?;
-        let light = match keys.text("adapter_type")? {
-            None | Some("full_adapter") => false,
-            Some("light_adapter") => true,
-            Some(_) => return Err(keys.unsupported("adapter_type", "full_adapter, light_adapter")),
+        const KINDS: &str = "full_adapter, full_adapter_xl, light_adapter";
+        let (light, xl) = match keys.text("adapter_type")? {
+            None | Some("full_adapter") => (false, false),
+            Some("full_adapter_xl") => (false, true),
+            Some("light_adapter") => (true, false),
+            Some(_) => return Err(keys.unsupported("adapter_type", KINDS)),
         };
         let mut channels = keys
             .counts("channels", if light { &[320, 640, 1280] } else { &[320, 640, 1280, 1280] })?;
@@ -96,8 +100,14 @@ impl T2IAdapterConfig {
             in_channels,
             channels,
             layers: keys.count("num_res_blocks", if light { 4 } else { 2 })?,
-            downscale_factor: keys.count("downscale_factor", 8)?,
+            downscale_factor: keys.count("downscale_factor", if xl { 16 } else { 8 })?,
             light,
+            xl,
         })
+    }
+
+    /// Whether feature map `i` has half the size of the one before.
+    pub fn halves(&self, i: usize) -> bool {
+        if self.xl { i == 2 } else { i > 0 }
     }
 }

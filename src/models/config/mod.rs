@@ -10,11 +10,13 @@ mod keys;
 mod tests;
 mod unet;
 mod vae;
+mod vit;
 
 pub use clip::{ClipTextConfig, ClipVisionConfig};
 pub use control::{ControlNetConfig, T2IAdapterConfig};
-pub use unet::{MidBlock, UNetBlock, UNetConfig};
+pub use unet::{Addition, MidBlock, UNetBlock, UNetConfig};
 pub use vae::VaeConfig;
+pub use vit::VitConfig;
 
 use std::path::PathBuf;
 

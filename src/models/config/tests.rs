@@ -86,10 +86,29 @@ fn per_block_settings_are_mirrored_in_the_up_blocks() {
 }
 
 #[test]
+fn sdxl_is_told_sizes_and_a_summary_of_the_prompt() {
+    let c = unet(json!({
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816, "block_out_channels": [320, 640, 1280],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": 2048, "use_linear_projection": true,
+    }))
+    .unwrap();
+    let addition = c.addition.unwrap();
+    assert_eq!((addition.text, addition.width()), (1280, 2816));
+    assert_eq!((c.cross_attention_layers(), c.size_multiple()), (70, 4));
+    let narrow = json!({ "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 1536 });
+    assert!(unet(narrow).unwrap_err().contains("more than 6 numbers of 256 each"));
+}
+
+#[test]
 fn what_a_unet_cannot_be_is_refused_by_key_and_value() {
     for (key, value, supported) in [
         ("class_embed_type", json!("projection"), "null"),
-        ("addition_embed_type", json!("text_time"), "null"),
+        ("addition_embed_type", json!("text_image"), "text_time, null"),
         ("encoder_hid_dim_type", json!("text_proj"), "null"),
         ("dual_cross_attention", json!(true), "false"),
         ("resnet_time_scale_shift", json!("scale_shift"), "\"default\""),

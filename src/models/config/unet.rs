@@ -47,8 +47,31 @@ pub struct UNetConfig {
     pub time_cond_proj_dim: Option<usize>,
     /// Size of a table of class embeddings that is added to the time embedding.
     pub num_class_embeds: Option<usize>,
+    /// What Stable Diffusion XL is told besides the prompt: a summary of it, and sizes.
+    pub addition: Option<Addition>,
     /// Padding of the downsampling convolutions: 1, or 0 for padding on the right and bottom only.
     pub downsample_padding: usize,
+}
+
+/// What is added to the time embedding of Stable Diffusion XL (`text_time`): the pooled prompt and
+/// numbers as sinusoids, through two linear layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addition {
+    /// Width of the pooled prompt.
+    pub text: usize,
+    /// Width of each number's sinusoids.
+    pub number: usize,
+}
+
+impl Addition {
+    /// Numbers that are told: height and width of the original, top and left of the cut, height and
+    /// width aimed at.
+    pub const NUMBERS: usize = 6;
+
+    /// Width of all of it.
+    pub fn width(&self) -> usize {
+        self.text + self.number * Self::NUMBERS
+    }
 }
 
 /// A down or an up block.
@@ -171,6 +194,7 @@ impl UNetConfig {
             time_embedding_dim: keys.count("time_embedding_dim", 4 * block_out_channels[0])?,
             time_cond_proj_dim: keys.optional_count("time_cond_proj_dim")?,
             num_class_embeds: keys.optional_count("num_class_embeds")?,
+            addition: addition(&keys)?,
             downsample_padding,
             block_out_channels,
             down,
@@ -199,7 +223,6 @@ fn refuse_unsupported(keys: &Keys) -> Result<(), ConfigError> {
     keys.must_be("_class_name", &json!("UNet2DConditionModel"))?;
     for key in [
         "class_embed_type",
-        "addition_embed_type",
         "encoder_hid_dim",
         "encoder_hid_dim_type",
         "time_embedding_act_fn",
@@ -224,6 +247,24 @@ fn refuse_unsupported(keys: &Keys) -> Result<(), ConfigError> {
         keys.must_be(key, &only)?;
     }
     Ok(())
+}
+
+/// `text_time`, or nothing.
+fn addition(keys: &Keys) -> Result<Option<Addition>, ConfigError> {
+    const KEY: &str = "addition_embed_type";
+    const INPUT: &str = "projection_class_embeddings_input_dim";
+    match keys.text(KEY)? {
+        None => return Ok(None),
+        Some("text_time") => {}
+        Some(_) => return Err(keys.unsupported(KEY, "text_time, null")),
+    }
+    let number = keys.count("addition_time_embed_dim", 256)?;
+    let width = keys.count(INPUT, 2816)?;
+    let numbers = Addition::NUMBERS;
+    match width.checked_sub(number * numbers).filter(|text| *text > 0) {
+        Some(text) => Ok(Some(Addition { text, number })),
+        None => Err(keys.invalid(INPUT, format!("more than {numbers} numbers of {number} each"))),
+    }
 }
 
 /// Heads per block. For historical reasons diffusers stores the number of heads under

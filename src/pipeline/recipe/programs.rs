@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Recipe, RecipeError, foreign};
 use crate::checkpoint::infinities;
 use crate::picture::{self, Parameters, texts};
+use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::Syntax;
 
 const COMFYUI: &str = "ComfyUI";
@@ -154,6 +155,10 @@ impl Settings {
             "heun" => "Heun",
             "dpmpp_2m" => "DPM++ 2M",
             "dpmpp_2m_sde" => "DPM++ 2M SDE",
+            "dpmpp_3m_sde" => "DPM++ 3M SDE",
+            "dpmpp_sde" => "DPM++ SDE",
+            "uni_pc" | "uni_pc_bh2" | "unipc" => "UniPC",
+            "tcd" => "TCD",
             "ddim" => "DDIM",
             "plms" | "pndm" => "PLMS",
             "lcm" => "LCM",
@@ -161,10 +166,12 @@ impl Settings {
         };
         self.told.parameters.set("Sampler", known);
         match joined.or(schedule.and_then(Value::as_str)) {
-            Some("karras") => self.told.parameters.set("Schedule type", "Karras"),
             // Evenly spaced, as here.
-            None | Some("normal" | "simple" | "ddim_uniform" | "lcm") => {}
-            Some(other) => self.told.parameters.set("Schedule type", other),
+            None | Some("normal" | "ddim_uniform" | "lcm") => {}
+            Some(other) => {
+                let web = other.parse().map(Schedule::web_name);
+                self.told.parameters.set("Schedule type", web.unwrap_or(other));
+            }
         }
     }
 
@@ -228,9 +235,6 @@ fn fooocus(json: &Value) -> Result<Told, String> {
     settings.size(resolution.first(), resolution.get(1));
     let model = get(["base_model", "Base Model"]).and_then(plain);
     settings.told.parameters.settings.extend(model.map(|model| ("Model".to_string(), model)));
-    settings.told.notes.push(format!(
-        "{FOOOCUS} runs Stable Diffusion XL: another model than that one is needed here"
-    ));
     if json.get("refiner_model").is_some_and(|refiner| !refiner.is_null() && refiner != "None") {
         settings.left_out("the refiner");
     }

@@ -5,8 +5,10 @@ use serde_json::Value;
 use super::{ConceptSource, ControlSource, Recipe, Source};
 use crate::backend::Precision;
 use crate::backend::ReplacedKernel;
-use crate::pipeline::Request;
+use crate::pipeline::{Hires, Request, Upscaler};
 use crate::region::Layout;
+use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::{PromptOptions, Syntax};
 
 /// Keys are a promise to files that exist: new ones may come, none changes its meaning. What is
@@ -23,11 +25,32 @@ struct Stored {
     region_masks: Vec<Source>,
     width: Option<usize>,
     height: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_size: Option<(usize, usize)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crop: Option<(usize, usize)>,
     steps: Option<usize>,
     guidance: Option<f32>,
     sampler: Option<String>,
     karras: bool,
+    /// Any schedule but Karras's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<String>,
+    /// DDIM's; 0 says nothing of others'.
     eta: f64,
+    /// Any sampler's, where it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fresh_noise: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guidance_rescale: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guidance_interval: Option<[f64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hires: Option<StoredHires>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vae: Option<Source>,
     seed: u64,
     rng: Option<String>,
     clip_skip: usize,
@@ -61,6 +84,19 @@ struct Stored {
     kernels: Vec<ReplacedKernel>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct StoredHires {
+    scale: f64,
+    /// Its name, where it comes from no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upscaler: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<Source>,
+    strength: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steps: Option<usize>,
+}
+
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 struct Model {
@@ -90,11 +126,33 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         region_masks: recipe.region_masks.clone(),
         width: request.width,
         height: request.height,
+        original_size: request.original_size,
+        crop: request.crop,
         steps: Some(request.steps),
         guidance: Some(request.guidance),
         sampler: request.sampler.map(|s| s.to_string()),
-        karras: request.karras,
-        eta: request.eta,
+        karras: request.schedule == Some(Schedule::Karras),
+        schedule: request
+            .schedule
+            .filter(|schedule| *schedule != Schedule::Karras)
+            .map(|schedule| schedule.to_string()),
+        eta: request.eta.filter(|_| request.sampler == Some(SamplerKind::DDIM)).unwrap_or(0.0),
+        fresh_noise: request.eta.filter(|_| request.sampler != Some(SamplerKind::DDIM)),
+        guidance_rescale: Some(request.guidance_rescale).filter(|share| *share != 0.0),
+        guidance_interval: Some(request.guidance_interval).filter(|part| *part != [0.0, 1.0]),
+        cache: Some(request.cache).filter(|steps| *steps != 1),
+        hires: request.hires.as_ref().map(|hires| StoredHires {
+            scale: hires.scale,
+            upscaler: hires
+                .upscaler
+                .name()
+                .filter(|_| recipe.upscaler.is_none())
+                .map(str::to_string),
+            file: recipe.upscaler.clone(),
+            strength: hires.strength,
+            steps: hires.steps,
+        }),
+        vae: recipe.vae.clone(),
         seed: request.seed,
         rng: Some(request.rng.to_string()),
         clip_skip: request.clip_skip,
@@ -138,11 +196,17 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         regions: stored.regions.unwrap_or_default(),
         width: stored.width,
         height: stored.height,
+        original_size: stored.original_size,
+        crop: stored.crop,
         steps: stored.steps.unwrap_or(default.steps),
         guidance: stored.guidance.unwrap_or(default.guidance),
         sampler: parsed(stored.sampler)?,
-        karras: stored.karras,
-        eta: stored.eta,
+        schedule: parsed(stored.schedule)?.or(stored.karras.then_some(Schedule::Karras)),
+        eta: stored.fresh_noise.or((stored.eta != 0.0).then_some(stored.eta)),
+        guidance_rescale: stored.guidance_rescale.unwrap_or(default.guidance_rescale),
+        guidance_interval: stored.guidance_interval.unwrap_or(default.guidance_interval),
+        cache: stored.cache.unwrap_or(default.cache),
+        hires: stored.hires.as_ref().map(hires).transpose()?,
         seed: stored.seed,
         rng: parsed(stored.rng)?.unwrap_or_default(),
         clip_skip: stored.clip_skip,
@@ -164,12 +228,23 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         image: stored.image,
         mask: stored.mask,
         latents: stored.latents,
+        vae: stored.vae,
+        upscaler: stored.hires.and_then(|hires| hires.file),
         latents_index: stored.latents_index.unwrap_or(0),
         adapter: stored.adapter,
         controls: stored.controls,
         kernels: stored.kernels,
         region_masks: stored.region_masks,
     })
+}
+
+/// The second pass; the network of a file is opened by those who make the picture.
+fn hires(stored: &StoredHires) -> Result<Hires, String> {
+    let upscaler = match &stored.upscaler {
+        Some(name) => Upscaler::named(name).ok_or(format!("unknown upscaler `{name}`"))?,
+        None => Upscaler::default(),
+    };
+    Ok(Hires { scale: stored.scale, upscaler, strength: stored.strength, steps: stored.steps })
 }
 
 fn parsed<T: std::str::FromStr<Err: ToString>>(text: Option<String>) -> Result<Option<T>, String> {

@@ -1,9 +1,11 @@
 use super::*;
 use crate::graph::Array;
 use crate::picture::Picture;
+use crate::pipeline::Hires;
 use crate::random::RngKind;
 use crate::region::{Area, Layout, Region};
 use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::{PromptOptions, Syntax};
 
 fn generated(seeds: &[u64]) -> Generated {
@@ -16,6 +18,7 @@ fn generated(seeds: &[u64]) -> Generated {
         height: 384,
         warnings: Vec::new(),
         stages: Vec::new(),
+        first_pass: None,
         peak_device_bytes: 0,
         planned: Default::default(),
     }
@@ -52,11 +55,16 @@ fn unusual() -> Recipe {
             },
             width: Some(640),
             height: Some(384),
+            original_size: Some((1024, 768)),
+            crop: Some((12, 34)),
             steps: 31,
             guidance: 7.1,
             sampler: Some(SamplerKind::EULER_ANCESTRAL),
-            karras: true,
-            eta: 0.3,
+            schedule: Some(Schedule::Beta),
+            eta: Some(0.3),
+            guidance_rescale: 0.7,
+            guidance_interval: [0.1, 0.8],
+            cache: 3,
             seed: u64::MAX - 1,
             rng: RngKind::Philox,
             batch: 1,
@@ -67,11 +75,14 @@ fn unusual() -> Recipe {
                 comma_backtrack: 3,
             },
             strength: 0.55,
+            hires: Some(Hires { scale: 1.5, strength: 0.4, steps: Some(9), ..Hires::default() }),
             tile: Some(256),
             ..Request::default()
         },
         model: Some("models/some model.safetensors".into()),
         model_hash: Some("0123456789abcdef".into()),
+        vae: source("taesd.safetensors"),
+        upscaler: source("4x.pth"),
         precision: Precision::F32,
         image: source("photo.jpg"),
         mask: source("mask.png"),
@@ -137,11 +148,11 @@ fn web_uis_read_what_is_written() {
     let last = text.lines().last().unwrap();
     assert_eq!(
         last,
-        "Steps: 31, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.1, Seed: \
+        "Steps: 31, Sampler: Euler a, Schedule type: Beta, CFG scale: 7.1, Seed: \
             18446744073709551614, Size: 640x384, \
          Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x \
-         unet=0.7 text=1\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
-         Version: mos 0.1.0"
+         unet=0.7 text=1\", Denoising strength: 0.55, VAE Decoder: TAESD, Clip skip: 2, Eta: 0.3, CFG \
+         rescale: 0.7, Skip Early CFG: 0.1, RNG: NV, Version: mos 0.1.0"
     );
 }
 
@@ -169,8 +180,8 @@ fn web_uis_pictures_are_read() {
     );
     assert_eq!((request.width, request.height), (Some(512), Some(768)));
     assert_eq!(
-        (request.sampler, request.karras, request.rng),
-        (Some(SamplerKind::DPMPP_2M), true, RngKind::Torch)
+        (request.sampler, request.schedule, request.rng),
+        (Some(SamplerKind::DPMPP_2M), Some(Schedule::Karras), RngKind::Torch)
     );
     assert_eq!(request.prompt_options.syntax, Syntax::On);
     assert_eq!(recipe.model.as_deref(), Some("v1-5-pruned-emaonly"));
@@ -179,7 +190,7 @@ fn web_uis_pictures_are_read() {
 #[test]
 fn what_has_no_counterpart_is_told() {
     let (recipe, notes) = foreign(
-        "a cat\nSteps: many, Sampler: UniPC, CFG scale: 7, Seed: 1, Size: large, Schedule type: \
+        "a cat\nSteps: many, Sampler: Restart, CFG scale: 7, Seed: 1, Size: large, Schedule type: \
             Exponential, Lora hashes: \"a: b\", \
          Denoising strength: 0.4",
     );
@@ -192,7 +203,7 @@ fn what_has_no_counterpart_is_told() {
     assert_eq!(request.rng, RngKind::Philox);
     for name in [
         "Steps: many",
-        "Sampler: UniPC",
+        "Sampler: Restart",
         "Size: large",
         "Schedule type: Exponential",
         "Lora hashes",
@@ -203,9 +214,20 @@ fn what_has_no_counterpart_is_told() {
     let (_, notes) =
         foreign("a cat\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512\nTemplate: a {cat|dog}");
     assert!(notes.iter().any(|note| note.contains("Template: a {cat|dog}")), "{notes:?}");
-    let (recipe, notes) =
-        foreign("a cat\nSteps: 5, Sampler: Euler a Karras, Seed: 1, Size: 512x512");
-    assert!(!recipe.request.karras && notes[0].contains("Euler a"), "{notes:?}");
+    let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: LCM Karras, Seed: 1, Size: 512x512");
+    assert!(recipe.request.schedule.is_none() && notes[0].contains("LCM"), "{notes:?}");
+}
+
+#[test]
+fn settings_of_extensions_are_told_by_their_names() {
+    let (_, notes) = foreign(
+        "a cat\nSteps: 5, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model hash: ab, \
+            ADetailer model: face.pt, ADetailer prompt: \"a, b\", ADetailer version: 24, \
+            Hires upscale: 2, Mimic: 3, Version: v1.9, RNG: CPU",
+    );
+    let others = "not known here are left out, whatever they did: ADetailer (3 settings), Mimic";
+    assert!(notes.iter().any(|note| note.ends_with(others)), "{notes:?}");
+    assert_eq!(notes.len(), 1, "{notes:?}");
 }
 
 #[test]
@@ -226,31 +248,81 @@ fn schedules_go_with_their_samplers() {
         let (recipe, notes) = foreign(&format!(
             "a cat\nSteps: 5, Sampler: {sampler}, {schedule}CFG scale: 7, Seed: 1"
         ));
-        (recipe.request.sampler, recipe.request.karras, notes)
+        (recipe.request.sampler, recipe.request.schedule, notes)
     };
-    for unknown in ["DPM++ SDE", "DPM2", "LMS", "DPM++ 2S a", "DPM++ 3M SDE", "DPM++ 2M SDE Heun"] {
+    for unknown in ["DPM2", "LMS", "DPM++ 2S a", "DPM++ 2M SDE Heun"] {
         for (sampler, schedule) in
             [(format!("{unknown} Karras"), ""), (unknown.to_string(), "Schedule type: Karras, ")]
         {
-            let (kind, karras, notes) = read(&sampler, schedule);
-            assert_eq!((kind, karras, notes.len()), (None, false, 1), "{sampler}: {notes:?}");
+            let (kind, schedule, notes) = read(&sampler, schedule);
+            assert_eq!((kind, schedule, notes.len()), (None, None, 1), "{sampler}: {notes:?}");
             assert!(
                 notes[0].contains(&format!("Sampler: {sampler}")) && notes[0].contains("Karras"),
                 "{notes:?}"
             );
         }
     }
-    assert_eq!(read("DPM++ 2M SDE Karras", ""), (Some(SamplerKind::DPMPP_2M_SDE), true, vec![]));
-    assert_eq!(
-        read("DPM++ 2M", "Schedule type: Karras, "),
-        (Some(SamplerKind::DPMPP_2M), true, vec![])
-    );
-    let (kind, karras, notes) = read("DPM++ 2M SDE Exponential", "");
-    assert_eq!((kind, karras), (Some(SamplerKind::DPMPP_2M_SDE), false));
-    assert!(notes[0].contains("Exponential"), "{notes:?}");
+    for (sampler, schedule, expected) in [
+        ("DPM++ 2M SDE Karras", "", (SamplerKind::DPMPP_2M_SDE, Some(Schedule::Karras))),
+        ("DPM++ 2M", "Schedule type: Karras, ", (SamplerKind::DPMPP_2M, Some(Schedule::Karras))),
+        ("DPM++ 2M SDE Exponential", "", (SamplerKind::DPMPP_2M_SDE, Some(Schedule::Exponential))),
+        ("DPM++ SDE", "Schedule type: Beta, ", (SamplerKind::DPMPP_SDE, Some(Schedule::Beta))),
+        ("DPM++ 3M SDE", "Schedule type: Automatic, ", (SamplerKind::DPMPP_3M_SDE, None)),
+        ("UniPC", "Schedule type: SGM Uniform, ", (SamplerKind::UNIPC, Some(Schedule::SgmUniform))),
+        (
+            "Euler a",
+            "Schedule type: Simple, ",
+            (SamplerKind::EULER_ANCESTRAL, Some(Schedule::Simple)),
+        ),
+    ] {
+        let (kind, schedule, notes) = read(sampler, schedule);
+        assert_eq!((kind, schedule), (Some(expected.0), expected.1), "{sampler}");
+        // The noise of a Brownian tree is told of, and nothing else is to be told.
+        assert_eq!(notes.len(), usize::from(sampler.contains("SDE")), "{notes:?}");
+    }
+    let (kind, schedule, notes) = read("DPM++ 2M Polyexponential", "");
+    assert_eq!((kind, schedule), (Some(SamplerKind::DPMPP_2M), None));
+    assert!(notes[0].contains("Polyexponential"), "{notes:?}");
     // The model's own sampler may not have it.
     let (recipe, notes) = foreign("a cat\nSteps: 5, Schedule type: Karras, CFG scale: 7, Seed: 1");
-    assert!(!recipe.request.karras && notes[0].contains("Karras"), "{notes:?}");
+    assert!(recipe.request.schedule.is_none() && notes[0].contains("Karras"), "{notes:?}");
+}
+
+#[test]
+fn shares_of_noise_go_with_their_samplers() {
+    let read = |settings: &str| {
+        let (recipe, notes) =
+            foreign(&format!("a cat\nSteps: 5, {settings}, CFG scale: 7, Seed: 1"));
+        (recipe.request.eta, notes.len())
+    };
+    assert_eq!(read("Sampler: Euler a, Eta: 0.4"), (Some(0.4), 0));
+    assert_eq!(read("Sampler: DPM++ SDE, Eta: 0"), (Some(0.0), 0));
+    assert_eq!(read("Sampler: DDIM, Eta DDIM: 0.5"), (Some(0.5), 0));
+    assert_eq!(read("Sampler: Euler, Eta: 0.4"), (None, 1));
+    assert_eq!(read("Sampler: Euler a, Eta DDIM: 0.4"), (None, 0));
+    let (recipe, _) = foreign(
+        "a cat\nSteps: 5, Sampler: Euler, CFG scale: 7, CFG rescale: 0.7, Skip Early CFG: 0.2, \
+            Seed: 1",
+    );
+    assert_eq!(recipe.request.guidance_rescale, 0.7);
+    assert_eq!(recipe.request.guidance_interval, [0.2, 1.0]);
+}
+
+/// Files of before say 0 where DDIM alone had a share.
+#[test]
+fn a_share_of_noise_is_kept_for_any_sampler() {
+    for (sampler, eta) in [
+        (SamplerKind::DDIM, Some(0.5)),
+        (SamplerKind::EULER_ANCESTRAL, Some(0.0)),
+        (SamplerKind::TCD, None),
+    ] {
+        let request = Request { sampler: Some(sampler), eta, ..Request::default() };
+        let recipe = Recipe { request, ..Recipe::default() };
+        let read = stored::read(&stored::write(&recipe, 0, 1)).unwrap();
+        assert_eq!(read.request.eta, eta, "{sampler}");
+    }
+    let old = serde_json::json!({"sampler": "euler-ancestral", "eta": 0.0});
+    assert_eq!(stored::read(&old).unwrap().request.eta, None);
 }
 
 #[test]
@@ -379,4 +451,37 @@ fn broken_settings_are_errors_that_name_the_file() {
     std::fs::write(&path, "no picture").unwrap();
     assert!(Recipe::read(&path).unwrap_err().to_string().contains("a.png"));
     assert!(Source::of(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
+}
+
+#[test]
+fn second_passes_are_read_and_written() {
+    let (recipe, notes) = foreign(
+        "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x768, Denoising \
+            strength: 0.4, Hires upscale: 1.5, Hires steps: 12, Hires upscaler: Latent \
+            (nearest-exact)",
+    );
+    let hires = recipe.request.hires.as_ref().unwrap();
+    assert_eq!((hires.scale, hires.strength, hires.steps), (1.5, 0.4, Some(12)));
+    assert_eq!(hires.upscaler.name(), Some("latent-nearest-exact"));
+    assert!(notes.is_empty(), "{notes:?}");
+    let text = parameters::format(&recipe.parameters(&generated(&[1]), 0));
+    for part in [
+        "Denoising strength: 0.4",
+        "Hires upscale: 1.5",
+        "Hires steps: 12",
+        "Hires upscaler: Latent (nearest-exact)",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let again = stored::read(&stored::write(&recipe, 0, 1)).unwrap().request.hires.unwrap();
+    assert_eq!((again.scale, again.strength, again.steps), (1.5, 0.4, Some(12)));
+    assert_eq!(again.upscaler.name(), Some("latent-nearest-exact"));
+
+    let (recipe, notes) = foreign(
+        "a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x768, Denoising strength: 0.3, Hires \
+            resize: 1024x0, Hires upscaler: 4x-UltraSharp",
+    );
+    let hires = recipe.request.hires.unwrap();
+    assert_eq!((hires.scale, hires.steps, hires.upscaler.name()), (2.0, None, Some("lanczos")));
+    assert!(notes.len() == 1 && notes[0].contains("4x-UltraSharp"), "{notes:?}");
 }

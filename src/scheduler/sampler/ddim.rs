@@ -11,7 +11,7 @@ pub(super) static DDIM: Descriptor = Descriptor {
     web_name: "DDIM",
     class: "DDIMScheduler",
     stands_in_for: &["DDPMScheduler"],
-    takes_eta: true,
+    eta: Some(0.0),
     clip_sample: Some(true),
     thresholding: true,
     spacing: TimestepSpacing::Leading,
@@ -38,13 +38,14 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
         let (x0, eps) =
             (settings.prediction.original(level(alpha)), settings.prediction.noise(level(alpha)));
         let variance = (1.0 - alpha_next) / (1.0 - alpha) * (1.0 - alpha / alpha_next);
-        let deviation = request.eta * variance.max(0.0).sqrt();
+        let deviation = request.eta as f32 * variance.max(0.0).sqrt();
         let direction = (1.0 - alpha_next - deviation * deviation).max(0.0).sqrt();
         let next = x0 * alpha_next.sqrt() + eps * direction + NOISE * deviation;
         steps.push(SamplingStep {
             timestep: t as f32,
             input_scale: 1.0,
             matrix: matrix([next]),
+            original: x0.of_sample(),
             needs_noise: request.eta > 0.0,
             after: match timesteps.get(i + 1) {
                 Some(&next) => level(schedule.alpha_at(next)?),

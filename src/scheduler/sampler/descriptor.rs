@@ -21,14 +21,22 @@ pub(in crate::scheduler) struct Descriptor {
     pub stands_in_for: &'static [&'static str],
     /// Fresh noise is drawn in every step.
     pub draws_noise: bool,
-    /// Takes a share of fresh noise, `eta`.
-    pub takes_eta: bool,
+    /// What of fresh noise it draws where nobody says (`eta`); none: it takes no share.
+    pub eta: Option<f64>,
+    /// Programs with its name draw their noise from a Brownian tree, which nobody else can repeat.
+    pub by_a_tree: bool,
     /// What the class makes of `clip_sample` where the config is silent; none: it does not know the
     /// key.
     pub clip_sample: Option<bool>,
     pub thresholding: bool,
     /// The class knows `use_karras_sigmas`, and the exponential and beta ones.
     pub sigma_options: bool,
+    /// It can go by noise levels of any spacing.
+    pub any_sigmas: bool,
+    /// Its timesteps are those that the model was distilled on.
+    pub distilled: bool,
+    /// It corrects its steps, as UniPC does.
+    pub corrects: bool,
     /// The class knows Lu's and flow matching's sigmas, and solvers of several orders.
     pub multistep: bool,
     /// The class knows `sigma_min`, `sigma_max`, `interpolation_type` and `timestep_type`.
@@ -56,10 +64,14 @@ pub(super) const fn usual(run: fn(&Request) -> Result<Run, ScheduleError>) -> De
         algorithms: &[],
         stands_in_for: &[],
         draws_noise: false,
-        takes_eta: false,
+        eta: None,
+        by_a_tree: false,
         clip_sample: None,
         thresholding: false,
         sigma_options: false,
+        any_sigmas: false,
+        distilled: false,
+        corrects: false,
         multistep: false,
         interpolation: false,
         refuses_sample_prediction: false,

@@ -3,9 +3,9 @@
 use super::descriptor::{Descriptor, usual};
 use super::linear::{Combination, H1, H2, NOISE, X, ZERO};
 use super::{Request, Run, SamplingStep, ScheduleError, matrix};
-use crate::scheduler::config::{FinalSigmas, Settings, SolverType, TimestepSpacing};
+use crate::scheduler::config::{FinalSigmas, Settings, SigmaSpacing, SolverType, TimestepSpacing};
 use crate::scheduler::schedule::{
-    NoiseLevel, interpolate, karras_sigmas, linspace, sigma_to_timestep, trailing,
+    NoiseLevel, linspace, sigma_at, sigma_to_timestep, trailing, web_timesteps,
 };
 
 /// Below this number of steps the last ones use lower orders, for stability.
@@ -18,13 +18,10 @@ pub(super) static DPMPP_2M: Descriptor = Descriptor {
     web_name: "DPM++ 2M",
     class: "DPMSolverMultistepScheduler",
     algorithms: &["dpmsolver++", "deis"],
-    stands_in_for: &[
-        "DPMSolverSinglestepScheduler",
-        "DEISMultistepScheduler",
-        "UniPCMultistepScheduler",
-    ],
+    stands_in_for: &["DPMSolverSinglestepScheduler", "DEISMultistepScheduler"],
     thresholding: true,
     sigma_options: true,
+    any_sigmas: true,
     multistep: true,
     ..usual(run)
 };
@@ -35,11 +32,13 @@ pub(super) static DPMPP_2M_SDE: Descriptor = Descriptor {
     other_names: &["dpmpp2m-sde"],
     web_name: "DPM++ 2M SDE",
     algorithms: &["sde-dpmsolver++"],
-    stands_in_for: &["DPMSolverSDEScheduler"],
     draws_noise: true,
+    eta: Some(1.0),
+    by_a_tree: true,
     class: "DPMSolverMultistepScheduler",
     thresholding: true,
     sigma_options: true,
+    any_sigmas: true,
     multistep: true,
     ..usual(run)
 };
@@ -51,8 +50,9 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
     let at = |i: usize| points.get(i).copied().unwrap_or(Point::new(0.0));
     let count = timesteps.len();
     let few = settings.lower_order_final && count < FEW_STEPS;
-    let solver =
-        Solver { stochastic: request.kind.0.draws_noise, solver_type: settings.solver_type };
+    let stochastic = request.kind.0.draws_noise;
+    let eta = if stochastic { request.eta as f32 } else { 0.0 };
+    let solver = Solver { stochastic, eta, solver_type: settings.solver_type };
     let mut steps = Vec::with_capacity(count);
     for (i, &timestep) in timesteps.iter().enumerate().skip(request.skip) {
         let last = i + 1 == count
@@ -81,7 +81,8 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
                 if remembered > 1 { x0 } else { ZERO },
                 if remembered > 2 { H1 } else { ZERO },
             ]),
-            needs_noise: solver.stochastic,
+            original: x0.of_sample(),
+            needs_noise: solver.eta > 0.0,
             after: if i + 1 == count { NoiseLevel::CLEAN } else { next.level },
         });
     }
@@ -90,14 +91,14 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
 
 /// One noise level. All in f32, because diffusers divides by small differences of these.
 #[derive(Clone, Copy)]
-struct Point {
-    level: NoiseLevel,
+pub(super) struct Point {
+    pub level: NoiseLevel,
     /// log(signal / noise)
-    lambda: f32,
+    pub lambda: f32,
 }
 
 impl Point {
-    fn new(sigma: f32) -> Self {
+    pub fn new(sigma: f32) -> Self {
         let signal = 1.0 / (sigma * sigma + 1.0).sqrt();
         let noise = sigma * signal;
         Self { level: NoiseLevel { signal, noise }, lambda: signal.ln() - noise.ln() }
@@ -106,6 +107,8 @@ impl Point {
 
 struct Solver {
     stochastic: bool,
+    /// The share of fresh noise; the equation is the stochastic one as far as it is 1.
+    eta: f32,
     solver_type: SolverType,
 }
 
@@ -124,16 +127,17 @@ impl Solver {
         let older: Vec<f32> = visited.windows(2).rev().map(|w| w[1].lambda - w[0].lambda).collect();
         let (signal, noise) = (next.level.signal, next.level.noise);
         let ratio = noise / here.level.noise;
+        let double = (1.0 + self.eta) * h;
         // `e`: how much of the way from the sample to x0 this step goes; the SDE goes twice as far
         // and adds noise instead.
         let (keep, e, fresh) = if self.stochastic {
-            let e = 1.0 - (-2.0 * h).exp();
-            (ratio * (-h).exp(), e, noise * (1.0 - (-2.0 * h).exp()).sqrt())
+            // Not of an endless last step.
+            let far = if self.eta > 0.0 { self.eta * h } else { 0.0 };
+            (ratio * (-far).exp(), 1.0 - (-double).exp(), noise * (1.0 - (-2.0 * far).exp()).sqrt())
         } else {
             (ratio, -((-h).exp() - 1.0), 0.0)
         };
         let base = X * keep + x0 * (signal * e) + NOISE * fresh;
-        let double = if self.stochastic { 2.0 * h } else { h };
         // Coefficients of the first and second derivative of x0 in lambda, scaled by h and h^2.
         let linear = signal * (1.0 - e / double);
         match older[..] {
@@ -142,8 +146,8 @@ impl Solver {
                 let d1 = (x0 - H1) * (h / h0);
                 base + d1
                     * match self.solver_type {
-                        SolverType::Midpoint => 0.5 * (signal * e),
                         SolverType::Heun => linear,
+                        _ => 0.5 * (signal * e),
                     }
             }
             [h0, h1, ..] => {
@@ -152,7 +156,7 @@ impl Solver {
                 let d1 = d10 + (d10 - d11) * (r0 / (r0 + r1));
                 let d2 = (d10 - d11) * (1.0 / (r0 + r1));
                 let quadratic = if self.stochastic {
-                    signal * ((e - 2.0 * h) / (double * double) - 0.5)
+                    signal * ((e - double) / (double * double) - 0.5)
                 } else {
                     -signal * ((h - e) / (h * h) - 0.5)
                 };
@@ -163,32 +167,41 @@ impl Solver {
 }
 
 /// The timesteps of a run and its sigmas, of which there is one more.
-fn timesteps_and_sigmas(request: &Request) -> Result<(Vec<i64>, Vec<f32>), ScheduleError> {
+pub(super) fn timesteps_and_sigmas(
+    request: &Request,
+) -> Result<(Vec<f64>, Vec<f32>), ScheduleError> {
     let (settings, n) = (request.settings, request.steps);
     let table = request.schedule.sigmas(settings);
     let mut timesteps = spaced(settings, last_timestep(settings, &table), n)?;
-    let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| interpolate(&table, t as f64)).collect();
-    if settings.karras {
+    let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| sigma_at(settings, &table, t)).collect();
+    let mut least = table.first().copied().unwrap_or_default();
+    if settings.sigmas != SigmaSpacing::Timesteps {
         let end = |sigma: Option<&f32>| sigma.copied().map_or(0.0, f64::from);
-        sigmas = karras_sigmas(end(table.first()), end(table.last()), n);
+        sigmas = settings.sigmas.sigmas(end(table.first()), end(table.last()), n);
         let logs: Vec<f32> = table.iter().map(|sigma| sigma.ln()).collect();
         let fractional = sigmas.iter().map(|&sigma| sigma_to_timestep(sigma, &logs));
-        timesteps = fractional.map(|t| rounded(settings, t)).collect();
+        timesteps = fractional.map(|t| rounded(request, t)).collect();
+        if request.kind.0.corrects {
+            least = sigmas.last().map_or(least, |&last| last as f32);
+        }
     }
     let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
     sigmas.push(match settings.final_sigmas {
         FinalSigmas::Zero => 0.0,
-        FinalSigmas::SigmaMin => table.first().copied().unwrap_or_default(),
+        FinalSigmas::SigmaMin => least,
     });
     Ok((timesteps, sigmas))
 }
 
-/// The timestep of a Karras sigma; on the cosine schedule diffusers cuts instead of rounding.
-fn rounded(settings: &Settings, t: f64) -> i64 {
+/// The timestep of a sigma: diffusers cuts it, but rounds those of Karras, if not on the cosine
+/// schedule.
+fn rounded(request: &Request, t: f64) -> f64 {
     use crate::scheduler::config::BetaSchedule::SquaredcosCapV2;
-    match settings.beta_schedule {
-        SquaredcosCapV2 => t as i64,
-        _ => t.round_ties_even() as i64,
+    let settings = request.settings;
+    let cosine = settings.beta_schedule == SquaredcosCapV2 && !request.kind.0.corrects;
+    match settings.sigmas {
+        SigmaSpacing::Karras if !cosine => t.round_ties_even(),
+        _ => t.floor(),
     }
 }
 
@@ -201,7 +214,7 @@ fn last_timestep(settings: &Settings, table: &[f32]) -> usize {
 }
 
 /// Timesteps by spacing. Unlike the other samplers', they leave out the end at timestep 0.
-fn spaced(settings: &Settings, last: usize, n: usize) -> Result<Vec<i64>, ScheduleError> {
+fn spaced(settings: &Settings, last: usize, n: usize) -> Result<Vec<f64>, ScheduleError> {
     if last == 0 {
         return Err(ScheduleError::Config {
             option: "lambda_min_clipped",
@@ -212,16 +225,16 @@ fn spaced(settings: &Settings, last: usize, n: usize) -> Result<Vec<i64>, Schedu
     Ok(match settings.spacing {
         TimestepSpacing::Linspace => {
             let all = linspace((last - 1) as f64, n + 1).into_iter();
-            all.take(n).map(|t| t.round_ties_even() as i64).collect()
+            all.take(n).map(f64::round_ties_even).collect()
         }
         TimestepSpacing::Leading => {
             let ratio = last / (n + 1);
-            let all = (1..=n).rev().map(|i| (i * ratio + settings.steps_offset) as i64);
-            all.collect()
+            (1..=n).rev().map(|i| (i * ratio + settings.steps_offset) as f64).collect()
         }
         TimestepSpacing::Trailing => {
             let ratio = settings.num_train_timesteps as f64 / n as f64;
-            trailing(last as f64, ratio).into_iter().map(|t| t as i64).collect()
+            trailing(last as f64, ratio)
         }
+        TimestepSpacing::SgmUniform | TimestepSpacing::Simple => web_timesteps(settings, n),
     })
 }

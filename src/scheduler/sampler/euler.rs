@@ -3,10 +3,8 @@
 use super::descriptor::{Descriptor, usual};
 use super::linear::{NOISE, X};
 use super::{Request, Run, SamplingStep, ScheduleError, matrix};
-use crate::scheduler::config::{FinalSigmas, Settings, TimestepSpacing};
-use crate::scheduler::schedule::{
-    NoiseLevel, interpolate, karras_sigmas, sigma_to_timestep, spaced_timesteps,
-};
+use crate::scheduler::config::{FinalSigmas, Settings, SigmaSpacing, TimestepSpacing};
+use crate::scheduler::schedule::{NoiseLevel, sigma_at, sigma_to_timestep, spaced_timesteps};
 
 /// A run's noise levels for samplers that work on sigmas.
 pub(super) struct Sigmas {
@@ -24,11 +22,11 @@ impl Sigmas {
         let spaced = spaced_timesteps(settings, request.steps);
         let mut timesteps: Vec<f32> = spaced.into_iter().map(|t| t as f32).collect();
         let mut sigmas: Vec<f64> =
-            timesteps.iter().map(|&t| interpolate(&table, f64::from(t))).collect();
-        if settings.karras {
+            timesteps.iter().map(|&t| sigma_at(settings, &table, f64::from(t))).collect();
+        if settings.sigmas != SigmaSpacing::Timesteps {
             let min = settings.sigma_min.or(sigmas.last().copied()).unwrap_or_default();
             let max = settings.sigma_max.or(sigmas.first().copied()).unwrap_or_default();
-            sigmas = karras_sigmas(min, max, request.steps);
+            sigmas = settings.sigmas.sigmas(min, max, request.steps);
             let logs: Vec<f32> = table.iter().map(|sigma| sigma.ln()).collect();
             timesteps = sigmas.iter().map(|&s| sigma_to_timestep(s, &logs) as f32).collect();
         }
@@ -63,6 +61,14 @@ fn initial_scale(settings: &Settings, max: f32) -> f32 {
     }
 }
 
+/// The level that a step from `sigma` goes down to, and the deviation of the fresh noise that
+/// brings it to `next`.
+pub(super) fn ancestral(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
+    let (from, to) = (sigma * sigma, next * next);
+    let up = next.min(eta * (to * (from - to) / from).max(0.0).sqrt());
+    ((to - up * up).max(0.0).sqrt(), up)
+}
+
 /// The model was trained on inputs of unit variance.
 pub(super) fn input_scale(sigma: f32) -> f32 {
     1.0 / (sigma * sigma + 1.0).sqrt()
@@ -75,6 +81,7 @@ pub(super) static EULER: Descriptor = Descriptor {
     class: "EulerDiscreteScheduler",
     stands_in_for: &["KDPM2DiscreteScheduler", "LMSDiscreteScheduler"],
     sigma_options: true,
+    any_sigmas: true,
     interpolation: true,
     ..usual(run)
 };
@@ -87,6 +94,8 @@ pub(super) static EULER_ANCESTRAL: Descriptor = Descriptor {
     class: "EulerAncestralDiscreteScheduler",
     stands_in_for: &["KDPM2AncestralDiscreteScheduler"],
     draws_noise: true,
+    eta: Some(1.0),
+    any_sigmas: true,
     refuses_sample_prediction: true,
     final_sigmas: false,
     ..usual(run)
@@ -94,22 +103,21 @@ pub(super) static EULER_ANCESTRAL: Descriptor = Descriptor {
 
 fn run(request: &Request) -> Result<Run, ScheduleError> {
     let sigmas = Sigmas::new(request);
-    let ancestral = request.kind.0.draws_noise;
+    let draws = request.kind.0.draws_noise;
     let mut steps: Vec<SamplingStep> = sigmas
         .steps(request.skip)
         .map(|(timestep, sigma, next)| {
             let (mut down, mut up) = (next, 0.0);
-            if ancestral {
-                let (from, to) = (sigma * sigma, next * next);
-                up = (to * (from - to) / from).max(0.0).sqrt();
-                down = (to - up * up).max(0.0).sqrt();
+            if draws {
+                (down, up) = ancestral(sigma, next, request.eta as f32);
             }
             let derivative = request.settings.prediction.derivative(sigma);
             SamplingStep {
                 timestep,
                 input_scale: input_scale(sigma),
                 matrix: matrix([X + derivative * (down - sigma) + NOISE * up]),
-                needs_noise: ancestral,
+                original: request.settings.prediction.denoised(sigma).of_sample(),
+                needs_noise: draws && request.eta > 0.0,
                 after: NoiseLevel::sigma(next),
             }
         })

@@ -14,6 +14,7 @@ pub(super) static HEUN: Descriptor = Descriptor {
     class: "HeunDiscreteScheduler",
     clip_sample: Some(false),
     sigma_options: true,
+    any_sigmas: true,
     rescales_to_zero_snr: false,
     final_sigmas: false,
     betas: [0.00085, 0.012],
@@ -38,6 +39,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
                 Some(_) => matrix([look_ahead, slope, ZERO, ZERO, ZERO, X]),
                 None => matrix([look_ahead]),
             },
+            original: request.settings.prediction.denoised(sigma).of_sample(),
             needs_noise: false,
             after,
         });
@@ -47,6 +49,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
                 timestep,
                 input_scale: input_scale(next),
                 matrix: matrix([SAVED + (H1 + slope) * 0.5 * stride]),
+                original: request.settings.prediction.denoised(next).of_sample(),
                 needs_noise: false,
                 after,
             });

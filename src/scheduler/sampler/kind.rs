@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::descriptor::Descriptor;
-use super::{ddim, dpm_solver, euler, heun, lcm, pndm};
-use crate::scheduler::config::{ScheduleError, SchedulerConfig};
+use super::{ddim, dpm_solver, dpmpp_3m_sde, dpmpp_sde, euler, heun, lcm, pndm, tcd, unipc};
+use crate::scheduler::config::{ScheduleError, SchedulerConfig, SigmaSpacing};
+use crate::scheduler::spacing::Schedule;
 
 /// A sampler, by the diffusers class that it equals.
 #[derive(Clone, Copy)]
@@ -26,11 +27,19 @@ impl SamplerKind {
     pub const DPMPP_2M: Self = Self(&dpm_solver::DPMPP_2M);
     /// The same of the stochastic equation, with fresh noise in each step.
     pub const DPMPP_2M_SDE: Self = Self(&dpm_solver::DPMPP_2M_SDE);
+    /// The same, singlestep: two calls of the model a step.
+    pub const DPMPP_SDE: Self = Self(&dpmpp_sde::DPMPP_SDE);
+    /// The same, multistep of third order.
+    pub const DPMPP_3M_SDE: Self = Self(&dpmpp_3m_sde::DPMPP_3M_SDE);
+    /// Zhao et al. 2023, "UniPC": a predictor with a corrector that costs nothing.
+    pub const UNIPC: Self = Self(&unipc::UNIPC);
     /// Luo et al. 2023, "Latent consistency models": for models that were distilled so.
     pub const LCM: Self = Self(&lcm::LCM);
+    /// Zheng et al. 2024, "Trajectory consistency distillation": for models that were distilled so.
+    pub const TCD: Self = Self(&tcd::TCD);
 
     /// All, in the order in which they are listed for people.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::DDIM,
         Self::PNDM,
         Self::EULER,
@@ -38,7 +47,11 @@ impl SamplerKind {
         Self::HEUN,
         Self::DPMPP_2M,
         Self::DPMPP_2M_SDE,
+        Self::DPMPP_SDE,
+        Self::DPMPP_3M_SDE,
+        Self::UNIPC,
         Self::LCM,
+        Self::TCD,
     ];
 
     /// The name on the command line.
@@ -51,13 +64,26 @@ impl SamplerKind {
         self.0.web_name
     }
 
-    /// Whether its sigmas can be spaced as Karras et al. 2022 do.
-    pub fn has_karras_sigmas(self) -> bool {
-        self.0.sigma_options
+    /// Whether it can go by a schedule.
+    pub fn takes(self, schedule: Schedule) -> bool {
+        match schedule.sigmas() {
+            SigmaSpacing::Timesteps => !self.0.distilled,
+            _ => self.0.any_sigmas,
+        }
+    }
+
+    /// The share of fresh noise that it draws where nobody says; none: it takes none.
+    pub fn usual_eta(self) -> Option<f64> {
+        self.0.eta
+    }
+
+    /// Whether web UIs draw its noise from a Brownian tree, which gives other numbers than here.
+    pub fn is_by_a_tree(self) -> bool {
+        self.0.by_a_tree
     }
 
     /// Names of those for which `holds`, as an error tells them: `euler, heun and lcm do`.
-    pub(super) fn those(holds: impl Fn(&Descriptor) -> bool) -> String {
+    pub(super) fn those(holds: impl Fn(&'static Descriptor) -> bool) -> String {
         let names: Vec<&str> =
             Self::ALL.iter().filter(|kind| holds(kind.0)).map(|kind| kind.name()).collect();
         match names.split_last() {

@@ -14,7 +14,7 @@ pub(super) static LCM: Descriptor = Descriptor {
     name: "lcm",
     web_name: "LCM",
     class: "LCMScheduler",
-    stands_in_for: &["TCDScheduler"],
+    distilled: true,
     clip_sample: Some(false),
     thresholding: true,
     betas: [0.00085, 0.012],
@@ -46,6 +46,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
                 Some(next) => matrix([denoised * next.signal + NOISE * next.noise]),
                 None => matrix([denoised]),
             },
+            original: denoised.of_sample(),
             needs_noise: next.is_some(),
             after: next.unwrap_or(NoiseLevel::CLEAN),
         });
@@ -59,7 +60,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
 
 /// Evenly from the `original_inference_steps` timesteps that the model was distilled on, which end
 /// at the schedule's end.
-fn timesteps(request: &Request) -> Result<Vec<i64>, ScheduleError> {
+pub(super) fn timesteps(request: &Request) -> Result<Vec<i64>, ScheduleError> {
     let (train, original, n) = (
         request.settings.num_train_timesteps,
         request.settings.original_inference_steps,
@@ -74,7 +75,8 @@ fn timesteps(request: &Request) -> Result<Vec<i64>, ScheduleError> {
     }
     if n > original {
         return Err(ScheduleError::Request(format!(
-            "{n} sampling steps: lcm takes at most {original} (`original_inference_steps`)"
+            "{n} sampling steps: {} takes at most {original} (`original_inference_steps`)",
+            request.kind
         )));
     }
     let stride = train / original;

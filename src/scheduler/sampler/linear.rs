@@ -69,6 +69,11 @@ impl Mul<f32> for Combination {
 }
 
 impl Combination {
+    /// The coefficients of the sample and of the model's output.
+    pub(super) fn of_sample(self) -> [f32; 2] {
+        [self.0[0] as f32, self.0[OUTPUT_COLUMN] as f32]
+    }
+
     pub(super) fn row(self) -> [f32; INPUTS] {
         self.0.map(|c| c as f32)
     }

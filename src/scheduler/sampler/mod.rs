@@ -7,6 +7,8 @@
 mod ddim;
 mod descriptor;
 mod dpm_solver;
+mod dpmpp_3m_sde;
+mod dpmpp_sde;
 mod euler;
 mod heun;
 mod kind;
@@ -14,14 +16,17 @@ mod lcm;
 mod linear;
 mod pndm;
 mod prediction;
+mod tcd;
 #[cfg(test)]
 mod tests;
+mod unipc;
 
 pub use kind::SamplerKind;
 pub use linear::{INPUTS, Matrix, NOISE_COLUMN, OUTPUT_COLUMN, SLOTS};
 
 use super::config::{ScheduleError, SchedulerConfig, Settings};
 use super::schedule::{NoiseLevel, NoiseSchedule};
+use super::spacing::Schedule;
 use crate::numbers::counted;
 use linear::Combination;
 
@@ -31,10 +36,11 @@ pub struct PlanOptions {
     /// Sampling steps. The model is called once a step, but twice by Heun (except at the last step)
     /// and once more by PNDM.
     pub steps: usize,
-    /// Spaces the sigmas as Karras et al. 2022. Off, the scheduler config decides.
-    pub karras: bool,
-    /// DDIM's share of fresh noise, 0 (none) to 1 (as much as DDPM).
-    pub eta: f32,
+    /// How steps are spread over the noise; none: the scheduler config decides.
+    pub schedule: Option<Schedule>,
+    /// The share of fresh noise, 0 (none) to 1; none: the sampler's usual one. DDIM has none
+    /// usually, and as much as DDPM at 1.
+    pub eta: Option<f64>,
     /// Image to image: start inside the schedule and run only the last `strength` (0 to 1) of the
     /// steps.
     pub strength: Option<f64>,
@@ -43,7 +49,7 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// `steps` sampling steps from pure noise, all else at rest.
     pub fn new(steps: usize) -> Self {
-        Self { steps, karras: false, eta: 0.0, strength: None }
+        Self { steps, schedule: None, eta: None, strength: None }
     }
 }
 
@@ -58,6 +64,9 @@ pub struct SamplingStep {
     /// New value of every slot from the old slots, the (guided) model output and the noise, in this
     /// order of columns. A slot whose row is all zeros isn't used after this step.
     pub matrix: Matrix,
+    /// What the step takes the finished sample for: so much of slot 0 of the state, and so much of
+    /// the model's output.
+    pub original: [f32; 2],
     /// Whether to draw noise for this step. It must be drawn even where its coefficient is zero, so
     /// that a generator stays in step with diffusers.
     pub needs_noise: bool,
@@ -100,7 +109,7 @@ pub(in crate::scheduler) struct Request<'a> {
     steps: usize,
     /// How many of them image to image leaves out.
     skip: usize,
-    eta: f32,
+    eta: f64,
 }
 
 /// Plans a run of `kind` on a model's scheduler config.
@@ -115,24 +124,23 @@ pub fn plan(
 ) -> Result<SamplingPlan, ScheduleError> {
     let mut settings = config.for_sampler(kind)?;
     let request_error = |message: String| Err(ScheduleError::Request(message));
-    if options.karras {
-        if !kind.has_karras_sigmas() {
-            return Err(ScheduleError::Unsupported {
-                sampler: kind.name(),
-                what: format!("Karras sigmas; {}", SamplerKind::those(|it| it.sigma_options)),
-            });
+    if let Some(schedule) = options.schedule {
+        if !kind.takes(schedule) {
+            let those = SamplerKind::those(|it| SamplerKind(it).takes(schedule));
+            let what = format!("the schedule {}; {those}", schedule.web_name());
+            return Err(ScheduleError::Unsupported { sampler: kind.name(), what });
         }
-        settings.karras = true;
+        schedule.apply(&mut settings);
     }
     let train = settings.num_train_timesteps;
     if !(1..=train).contains(&options.steps) {
         return request_error(format!("{} sampling steps: expected 1 to {train}", options.steps));
     }
-    if !(0.0..=1.0).contains(&options.eta) {
-        return request_error(format!("eta is {}: expected 0 to 1", options.eta));
+    if let Some(eta) = options.eta.filter(|eta| !(0.0..=1.0).contains(eta)) {
+        return request_error(format!("eta is {eta}: expected 0 to 1"));
     }
-    if options.eta != 0.0 && !kind.0.takes_eta {
-        let what = format!("eta; {}", SamplerKind::those(|it| it.takes_eta));
+    if options.eta.is_some_and(|eta| eta != 0.0) && kind.0.eta.is_none() {
+        let what = format!("eta; {}", SamplerKind::those(|it| it.eta.is_some()));
         return Err(ScheduleError::Unsupported { sampler: kind.name(), what });
     }
     let strength = options.strength.unwrap_or(1.0);
@@ -153,7 +161,7 @@ pub fn plan(
         schedule: &schedule,
         steps: options.steps,
         skip: options.steps - kept,
-        eta: options.eta,
+        eta: options.eta.or(kind.0.eta).unwrap_or(0.0),
     };
     let run = (kind.0.run)(&request)?;
     if run.steps.is_empty() {
@@ -194,8 +202,8 @@ impl SamplingPlan {
 }
 
 /// Applies a step to a state: `state[slot]` are tensors of one size, `output` is the (guided) model
-/// output, `noise` is read only where the matrix asks for it and may be empty otherwise. The plain
-/// twin of the kernel.
+/// output, `noise` is read only where the matrix asks for it and may be empty otherwise. The
+/// reference implementation of the kernel.
 ///
 /// # Errors
 /// Tensors of different sizes, named by their place.

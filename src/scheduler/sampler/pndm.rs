@@ -54,6 +54,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
             timestep: t as f32,
             input_scale: 1.0,
             matrix: matrix(rows),
+            original: settings.prediction.original(level(t)?).of_sample(),
             needs_noise: false,
             after: match timesteps.get(i + 1) {
                 Some(&next) => level(next)?,

@@ -23,15 +23,22 @@ impl PredictionType {
         }
     }
 
-    /// dx/dsigma = (x - x0) / sigma, where x = x0 + sigma * eps (Karras et al. 2022, algorithm 1).
-    pub(super) fn derivative(self, sigma: f32) -> Combination {
+    /// x0 where x = x0 + sigma * eps and the model was given x / sqrt(sigma^2 + 1).
+    pub(super) fn denoised(self, sigma: f32) -> Combination {
         let variance = f64::from(sigma * sigma + 1.0);
-        let original = match self {
-            // (x - (x - sigma * eps)) / sigma
-            Self::Epsilon => return OUT,
+        match self {
+            Self::Epsilon => X - OUT * sigma,
             Self::VPrediction => X * (1.0 / variance) - OUT * (f64::from(sigma) / variance.sqrt()),
             Self::Sample => OUT,
-        };
-        (X - original) * (1.0 / f64::from(sigma))
+        }
+    }
+
+    /// dx/dsigma = (x - x0) / sigma, where x = x0 + sigma * eps (Karras et al. 2022, algorithm 1).
+    pub(super) fn derivative(self, sigma: f32) -> Combination {
+        match self {
+            // (x - (x - sigma * eps)) / sigma
+            Self::Epsilon => OUT,
+            _ => (X - self.denoised(sigma)) * (1.0 / f64::from(sigma)),
+        }
     }
 }

@@ -35,8 +35,8 @@ fn numbers(value: &Value) -> Vec<f64> {
 fn options(case: &Value) -> PlanOptions {
     PlanOptions {
         steps: case["steps"].as_u64().unwrap() as usize,
-        karras: case["karras"].as_bool().unwrap(),
-        eta: case["eta"].as_f64().unwrap() as f32,
+        schedule: case["schedule"].as_str().map(|name| name.parse().unwrap()),
+        eta: case["eta"].as_f64(),
         strength: case["strength"].as_f64(),
     }
 }
@@ -71,8 +71,9 @@ fn check(case: &Value) -> f64 {
     state[0] = x;
     let mut draws = 0;
     let samples = case["samples"].as_array().unwrap();
-    let levels = case["levels"].as_array().unwrap();
-    assert_eq!(levels.len() + 1, plan.steps.len());
+    let levels = case["levels"].as_array();
+    assert_eq!(samples.len(), plan.steps.len());
+    assert!(levels.is_none_or(|levels| levels.len() + 1 == samples.len()));
     for (i, (step, want)) in plan.steps.iter().zip(samples).enumerate() {
         let input: Vec<f32> = state[0].iter().map(|x| x * step.input_scale).collect();
         let output = model(&input, step.timestep);
@@ -80,8 +81,11 @@ fn check(case: &Value) -> f64 {
         draws += usize::from(step.needs_noise);
         apply(step, &mut state, &output, &fresh).unwrap();
         worst = worst.max(difference(&state[0], &numbers(want)));
-        let after = levels.get(i).map_or(vec![1.0, 0.0], numbers);
-        worst = worst.max(difference(&level(step.after), &after));
+        // k-diffusion knows no levels.
+        if let Some(levels) = levels {
+            let after = levels.get(i).map_or(vec![1.0, 0.0], numbers);
+            worst = worst.max(difference(&level(step.after), &after));
+        }
         for (slot, value) in state.iter().enumerate() {
             assert!(plan.slots[slot] || value.iter().all(|v| *v == 0.0));
         }
@@ -172,21 +176,26 @@ fn requests_that_cannot_be_honoured() {
         change(&mut options);
         options
     };
-    let karras = with(|o| o.karras = true);
-    for kind in SamplerKind::ALL {
-        match kind.has_karras_sigmas() {
-            true => assert!(plan(kind, &config, &karras).is_ok()),
-            false => assert!(refusal(kind, &config, &karras).contains("does not support Karras")),
+    for (kind, schedule) in
+        SamplerKind::ALL.into_iter().flat_map(|kind| Schedule::ALL.map(|schedule| (kind, schedule)))
+    {
+        let options = PlanOptions { schedule: Some(schedule), ..PlanOptions::new(20) };
+        match kind.takes(schedule) {
+            true => assert!(plan(kind, &config, &options).is_ok(), "{kind} {schedule}"),
+            false => {
+                let expected = format!("does not support the schedule {}", schedule.web_name());
+                assert!(refusal(kind, &config, &options).contains(&expected));
+            }
         }
     }
     let euler = |options| refusal(SamplerKind::EULER, &config, &options);
     assert!(euler(with(|o| o.steps = 0)).contains("0 sampling steps: expected 1 to 1000"));
     assert!(euler(with(|o| o.steps = 1001)).contains("1001"));
-    assert!(euler(with(|o| o.eta = 0.5)).contains("euler does not support eta"));
+    assert!(euler(with(|o| o.eta = Some(0.5))).contains("euler does not support eta"));
     assert!(euler(with(|o| o.strength = Some(1.5))).contains("strength is 1.5"));
     assert!(euler(with(|o| o.strength = Some(f64::NAN))).contains("strength is NaN"));
     assert!(euler(with(|o| o.strength = Some(0.04))).contains("leaves none to run"));
-    let eta = with(|o| o.eta = 1.1);
+    let eta = with(|o| o.eta = Some(1.1));
     assert!(refusal(SamplerKind::DDIM, &config, &eta).contains("eta is 1.1"));
     let error = refusal(SamplerKind::DDIM, &config, &with(|o| o.steps = 1000));
     assert!(error.contains("timestep 1000") && error.contains("fewer steps"), "{error}");
@@ -208,14 +217,12 @@ fn configs_that_cannot_be_honoured() {
     assert!(
         refuse(SamplerKind::DPMPP_2M, |c| c.thresholding = Some(true)).contains("`thresholding`")
     );
-    assert!(
-        refuse(SamplerKind::EULER, |c| c.use_beta_sigmas = Some(true))
-            .contains("`use_beta_sigmas`")
-    );
-    assert!(
-        refuse(SamplerKind::HEUN, |c| c.use_exponential_sigmas = Some(true))
-            .contains("exponential")
-    );
+    let two = |c: &mut SchedulerConfig| {
+        c.use_beta_sigmas = Some(true);
+        c.use_exponential_sigmas = Some(true);
+    };
+    assert!(refuse(SamplerKind::EULER, two).contains("more than one of"));
+    assert!(refuse(SamplerKind::UNIPC, |c| c.predict_x0 = Some(false)).contains("`predict_x0`"));
     assert!(
         refuse(SamplerKind::DPMPP_2M, |c| c.use_lu_lambdas = Some(true))
             .contains("`use_lu_lambdas`")
@@ -322,14 +329,14 @@ fn every_plan_walks_down_the_schedule() {
                 for strength in [None, Some(0.1), Some(0.5), Some(0.99)] {
                     let options = PlanOptions {
                         strength,
-                        karras: kind.has_karras_sigmas() && steps % 2 == 0,
+                        schedule: Schedule::ALL
+                            .get(steps % 9)
+                            .copied()
+                            .filter(|schedule| kind.takes(*schedule)),
                         ..PlanOptions::new(steps)
                     };
                     let Ok(plan) = plan(kind, &config, &options) else {
-                        assert!(
-                            strength.is_some() || kind == SamplerKind::LCM,
-                            "{kind} {options:?}"
-                        );
+                        assert!(strength.is_some() || kind.0.distilled, "{kind} {options:?}");
                         continue;
                     };
                     planned += 1;
@@ -345,4 +352,39 @@ fn every_plan_walks_down_the_schedule() {
         }
     }
     assert!(planned > 1500, "{planned}");
+}
+
+/// One Brownian path, looked at twice: the noise of a whole step has the variance of the step, and
+/// shares with that of its first half what the half has of it.
+#[test]
+fn both_looks_of_a_step_see_one_path() {
+    let options = PlanOptions { schedule: Some(Schedule::Karras), ..PlanOptions::new(6) };
+    let plan = plan(SamplerKind::DPMPP_SDE, &stable_diffusion(), &options).unwrap();
+    for pair in plan.steps[..10].chunks(2) {
+        let [half, whole] = pair else { panic!("a step without its half") };
+        let sigma = 1.0 / half.input_scale.powi(2) - 1.0;
+        let (sigma, middle) = (sigma.sqrt(), half.after.noise);
+        let next = whole.after.noise;
+        assert_eq!(half.matrix[1][NOISE_COLUMN], 1.0, "the half's noise is put aside");
+        let [of_half, of_rest] = [whole.matrix[0][1], whole.matrix[0][NOISE_COLUMN]];
+        let up = of_half.hypot(of_rest);
+        let expected = next * (1.0 - (next / sigma).powi(2)).sqrt();
+        assert!((up - expected).abs() <= 1e-4 * expected, "{up} {expected}");
+        let share = (of_half / up).powi(2);
+        let expected = (sigma - middle) / (sigma - next);
+        assert!((share - expected).abs() < 1e-3, "{share} {expected}");
+    }
+}
+
+/// Samplers of the stochastic equation without noise are those of the ordinary one.
+#[test]
+fn without_fresh_noise_nothing_is_drawn() {
+    for kind in SamplerKind::ALL.into_iter().filter(|kind| kind.usual_eta().is_some()) {
+        let options = PlanOptions { eta: Some(0.0), ..PlanOptions::new(8) };
+        let plan = plan(kind, &stable_diffusion(), &options).unwrap();
+        for step in &plan.steps {
+            assert!(!step.needs_noise, "{kind}");
+            assert!(step.matrix.iter().all(|row| row[NOISE_COLUMN] == 0.0), "{kind}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::Request;
 use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 use crate::server::problem::Problem;
 use crate::server::replies::{Reply, file, ok};
 use crate::server::shared::{App, aside};
@@ -18,8 +19,12 @@ pub async fn server(State(shared): App) -> Reply {
     let usual = Request::default();
     let models = shared.shelf.models().into_iter().map(|model| model.name);
     let samplers = SamplerKind::ALL.map(|kind| {
-        json!({ "name": kind.name(), "title": kind.web_name(), "karras": kind.has_karras_sigmas() })
+        let schedules = Schedule::ALL.into_iter().filter(|schedule| kind.takes(*schedule));
+        let schedules: Vec<_> = schedules.map(Schedule::name).collect();
+        json!({ "name": kind.name(), "title": kind.web_name(), "schedules": schedules })
     });
+    let schedules =
+        Schedule::ALL.map(|kind| json!({ "name": kind.name(), "title": kind.web_name() }));
     let limits = &shared.limits;
     let albums = shared.shelf.albums().into_iter().map(|album| album.name);
     let [teaches, fuses] = shared.shelf.takes();
@@ -29,6 +34,7 @@ pub async fn server(State(shared): App) -> Reply {
         "model": shared.shelf.chosen(),
         "models": models.collect::<Vec<_>>(),
         "samplers": samplers,
+        "schedules": schedules,
         "keeps": shared.gallery.is_some(),
         "albums": albums.collect::<Vec<_>>(),
         "teaches": teaches,

@@ -112,7 +112,7 @@ async function asked() {
   if (text("sampler")) job.sampler = text("sampler");
   // As text: seeds have more digits than numbers here.
   if (text("seed")) job.seed = text("seed");
-  if (fields.karras.checked) job.karras = true;
+  if (text("schedule")) job.schedule = text("schedule");
   const concepts = used();
   if (concepts.length) job.concepts = concepts;
   const placed = regions.asked(job.width, job.height);
@@ -160,7 +160,7 @@ function takeSettings(own) {
   for (const name of ["width", "height", "steps", "guidance", "seed"])
     fields[name].value = own[name] ?? "";
   fields.sampler.value = own.sampler ?? "";
-  fields.karras.checked = Boolean(own.karras);
+  fields.schedule.value = own.schedule ?? (own.karras ? "karras" : "");
   fields.batch.value = 1;
   const notes = [];
   const model = own.model?.name
@@ -201,6 +201,10 @@ async function start() {
   fields.sampler.replaceChildren(
     make("option", { value: "" }, "the model's own"),
     ...server.samplers.map((sampler) => make("option", { value: sampler.name }, sampler.title)),
+  );
+  fields.schedule.replaceChildren(
+    make("option", { value: "" }, "the model's own"),
+    ...server.schedules.map((kind) => make("option", { value: kind.name }, kind.title)),
   );
   fields.steps.value = server.usual.steps;
   fields.steps.max = server.limits.steps;

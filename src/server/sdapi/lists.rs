@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 
 use super::request::Options;
 use crate::server::fields::Fields;
@@ -64,7 +65,11 @@ pub async fn schedulers() -> Reply {
             "need_inner_model": false,
         })
     };
-    ok(json!([scheduler("automatic", "Automatic", -1.0), scheduler("karras", "Karras", 7.0)]))
+    let known = Schedule::ALL.into_iter().map(|schedule| {
+        let rho = if schedule == Schedule::Karras { 7.0 } else { -1.0 };
+        scheduler(&schedule.name().replace('-', "_"), schedule.web_name(), rho)
+    });
+    ok(std::iter::once(scheduler("automatic", "Automatic", -1.0)).chain(known).collect())
 }
 
 pub async fn loras(State(shared): App) -> Reply {

@@ -8,6 +8,7 @@ use crate::pipeline::random::RngKind;
 use crate::pipeline::recipe::without_networks;
 use crate::pipeline::text::prompt::{PromptOptions, Syntax};
 use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 
 use crate::server::fields::{Fields, random_seed};
 use crate::server::given::Given;
@@ -72,8 +73,9 @@ impl Asked {
             let text_scale = Some(text).filter(|text| *text != scale);
             concepts.push(Wanted { listed, scale, text_scale });
         }
-        let (sampler, karras) = sampler(&mut fields)?;
-        let eta = eta(sampler, fields.number("eta")?.or(options.eta), &mut left_out);
+        let (sampler, schedule) = sampler(&mut fields)?;
+        // Clients send a share of fresh noise whatever the sampler is.
+        let eta = fields.number("eta")?.or(options.eta).filter(|_| sampler.usual_eta().is_some());
         let [size, rounds] =
             [fields.count("batch_size")?, fields.count("n_iter")?].map(|n| n.unwrap_or(1));
         let batch = size.saturating_mul(rounds);
@@ -85,7 +87,7 @@ impl Asked {
             steps: fields.count("steps")?.unwrap_or(STEPS),
             guidance: fields.single("cfg_scale")?.unwrap_or(GUIDANCE),
             sampler: Some(sampler),
-            karras,
+            schedule,
             eta,
             seed: fields.seed("seed")?.unwrap_or_else(random_seed),
             rng: options.rng.unwrap_or_default(),
@@ -197,8 +199,8 @@ impl Options {
     }
 }
 
-/// The sampler, and whether its levels are Karras'.
-fn sampler(fields: &mut Fields) -> Result<(SamplerKind, bool), Problem> {
+/// The sampler, and the schedule if one is named.
+fn sampler(fields: &mut Fields) -> Result<(SamplerKind, Option<Schedule>), Problem> {
     let name = fields.word("sampler_name")?;
     // What `sampler_name` was called before.
     let other = fields.value("sampler_index").filter(Value::is_string);
@@ -211,30 +213,17 @@ fn sampler(fields: &mut Fields) -> Result<(SamplerKind, bool), Problem> {
         let known = SamplerKind::ALL.map(SamplerKind::web_name).join(", ");
         Problem::value("sampler_name", format!("`{shown}`"), &known)
     })?;
-    let karras = match scheduler.as_deref() {
-        None => old.is_some(),
-        Some("karras") => true,
-        Some(name) if OWN_SCHEDULES.contains(&name) => old.is_some(),
-        Some(other) => {
-            let shown: String = other.chars().take(60).collect();
-            return Err(Problem::value("scheduler", format!("`{shown}`"), "automatic or karras"));
-        }
+    let old = old.map(|_| Schedule::Karras);
+    let schedule = match scheduler.as_deref() {
+        None => old,
+        Some(name) if OWN_SCHEDULES.contains(&name) => old,
+        Some(name) => Some(name.parse().map_err(|_| {
+            let shown: String = name.chars().take(60).collect();
+            let known = Schedule::ALL.map(Schedule::web_name).join(", ");
+            Problem::value("scheduler", format!("`{shown}`"), &format!("Automatic, {known}"))
+        })?),
     };
-    Ok((kind, karras))
-}
-
-/// The share of fresh noise, which clients send whatever the sampler is: there it is DDIM's, and
-/// that of samplers that are ancestral, where 1 is what those are here.
-fn eta(sampler: SamplerKind, given: Option<f64>, left_out: &mut Vec<String>) -> f64 {
-    if sampler == SamplerKind::DDIM {
-        return given.unwrap_or(0.0);
-    }
-    if sampler == SamplerKind::EULER_ANCESTRAL
-        && let Some(eta) = given.filter(|eta| *eta != 1.0)
-    {
-        left_out.push(format!("eta {eta} is not here with {}: it is 1", sampler.web_name()));
-    }
-    0.0
+    Ok((kind, schedule))
 }
 
 /// The picture to start from, and the mask.

@@ -8,25 +8,24 @@ use crate::checkpoint::base_hash_cache;
 use crate::concept::{self, Applied};
 use crate::picture::{Picture, parameters};
 use crate::pipeline::recipe::{ControlSource, Made as MadeOf, Recipe, hex};
-use crate::pipeline::{Control, Generated, Look, Request};
+use crate::pipeline::{Control, Generated, Preview, Request};
 use crate::server::job::{Job, Made};
 use crate::server::order::{Order, Steered};
 use crate::server::problem::{Problem, words};
 
 use super::{Loaded, Worker, replaced_kernels};
 
-/// Between two previews.
+/// Between two previews, at least.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+/// The most previews of a picture.
+const LOOKS: usize = 10;
 
 /// Shows the first of the pictures that are being sampled. That it cannot be seen is no reason to
 /// end.
-fn show(job: &Job, look: &mut Look) {
+fn show(job: &Job, preview: &Preview) {
+    let Some(first) = preview.pictures.first() else { return };
     let mut png = Vec::new();
-    let seen = look().map_err(|error| error.to_string()).and_then(|pictures| {
-        let Some(first) = pictures.first() else { return Ok(()) };
-        first.write_to(&mut png, None).map_err(|error| error.to_string())
-    });
-    match seen {
+    match first.write_to(&mut png, None) {
         Ok(()) => job.show(png),
         Err(problem) => job.warn(&format!("there is no preview: {problem}")),
     }
@@ -105,7 +104,8 @@ fn make(
     order: &mut Order,
     loaded: &mut Loaded,
 ) -> Result<(), Problem> {
-    let (request, mut recipe) = open(worker, job, order, loaded)?;
+    let (mut request, mut recipe) = open(worker, job, order, loaded)?;
+    request.preview = Some(request.steps.div_ceil(LOOKS).max(1));
     let gallery = worker.shared.gallery.as_ref().filter(|_| order.keeps);
     recipe.model_hash.clone_from(&loaded.hash);
     if request.image.is_none() {
@@ -132,15 +132,9 @@ fn make(
         });
         let mut hashing = hashing;
         let mut looked = Instant::now();
-        let made = pipeline.make_each_seen(
+        let made = pipeline.make_shown(
             prepared,
             &mut |at| job.heed(at),
-            &mut |look| {
-                if looked.elapsed() >= BETWEEN_LOOKS {
-                    looked = Instant::now();
-                    show(job, look);
-                }
-            },
             &mut |generated: &Generated, number, picture: Picture| {
                 if let Some(hashing) = hashing.take() {
                     *hash = hashing.join().ok().flatten();
@@ -159,6 +153,12 @@ fn make(
                     file,
                 });
                 Ok::<_, Problem>(())
+            },
+            &mut |preview| {
+                if looked.elapsed() >= BETWEEN_LOOKS {
+                    looked = Instant::now();
+                    show(job, preview);
+                }
             },
         );
         stop.store(true, Ordering::Relaxed);

@@ -90,17 +90,19 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # seed = 0
 
 # --- So that the words know it, and not the class ----------------------------------------
-# With more rank or more updates, all of a class comes to look like the concept. First: class
-# pictures, as the model draws them, learnt beside the concept's (prior preservation). Each batch
-# has as many of them as of the concept's, which is twice the time and memory of an update.
+# Rank 4 on attention, as published, leaves the class alone and learns a stranger's colours in part.
+# Ranks 16 (UNet) and 8 (text) on whole transformer blocks learn nearly all, and then all of a class
+# looks like the concept; not so with class pictures, as the model draws them, learnt beside the
+# concept's (prior preservation): then it is in the words. Figures: docs/train.md. A batch has as
+# many of them as of the concept's, which is twice the time and memory of an update.
 # prior_pictures = 0        # made before the first update, kept in NAME.training/class; 100, say
 # prior_folder = "{class_word}s"      # your own class pictures instead, NAME.txt beside each
 # class_prompt = "a photo of a {class_word}"   # default: the captions, the class word for <TOK>
 # prior_weight = 1.0        # how much they count; lower where the concept is learnt too little
 # prior_steps = 25          # sampling steps of those that are made
-# Then: a third of the steps for the words alone, so that they take what they can.
+# Or: a third of the steps for the words alone. They know more without the LoRA, and less with it.
 # words_first = 0           # updates before the LoRAs join, at their full rate
-# Last: less of a LoRA, where rank 16 and more learns pictures by heart.
+# Or: less of a LoRA, where rank 16 and more learns pictures by heart.
 # lora_dropout = 0.0        # share within the LoRAs that a batch leaves out (network_dropout); 0.1
 # rank_dropout = 0.0        # share of the LoRAs' ranks that a picture leaves out; 0.1
 # lora_weight_decay = 0.01  # draws the LoRAs back by rate x this at each update; 1 to 10 is felt

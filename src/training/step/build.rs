@@ -2,7 +2,6 @@
 
 use crate::graph::ops::{Moments, RATES};
 use crate::graph::{Graph, Tensor};
-use crate::models::clip_text;
 use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers};
 use crate::scheduler::config::PredictionType;
@@ -13,6 +12,7 @@ use super::error::{Error, Result};
 use super::layers::trained_layers;
 use super::parameter_group::{ParameterGroup, Rate, given, groups};
 use super::regularisation::{self, Maps};
+use super::texts::{self, CaptionInputs, Texts};
 
 /// What the caller reads after a run: the loss, the regularisation's part of it, and a number that
 /// is finite only if all gradients are.
@@ -30,12 +30,60 @@ pub(super) struct Built {
     pub dropout: Vec<Factors>,
     /// Encodings of each caption.
     pub copies: usize,
+    pub inputs: Inputs,
+    pub rates: RateInputs,
+}
+
+/// What a step reads of each batch.
+pub(super) enum Inputs {
+    /// Pictures with captions.
+    Batch(BatchInputs),
+    /// What others predict.
+    Lesson(LessonInputs),
+}
+
+/// Inputs of a step that learns from pictures.
+pub(super) struct BatchInputs {
+    /// Of each text encoder.
+    pub captions: Vec<CaptionInputs>,
+    /// What is told of the pictures' sizes, as sinusoids; where the UNet is told.
+    pub sizes: Option<Tensor>,
+    pub latents: Tensor,
+    pub noise: Tensor,
+    /// How much of the latents is in each noisy one.
+    pub signal: Tensor,
+    /// And of the noise.
+    pub sigma: Tensor,
+    pub time: Tensor,
+    /// What each element's squared error counts.
+    pub weights: Tensor,
+}
+
+/// Inputs of a step that learns what others predict.
+pub(super) struct LessonInputs {
+    pub sample: Tensor,
+    pub target: Tensor,
+    pub time: Tensor,
+    pub weights: Tensor,
+    /// For each cross-attention.
+    pub texts: Vec<Tensor>,
+    /// Summaries of the prompts, and sizes; where the UNet is told.
+    pub addition: Option<Tensor>,
+}
+
+/// What the updates are told.
+#[derive(Default)]
+pub(super) struct RateInputs {
+    /// Whether the sum of gradients goes on; none where nothing is summed.
+    pub keep: Option<Tensor>,
+    /// The numbers of each rate's updates.
+    pub of: Vec<(Rate, Tensor)>,
 }
 
 /// The frozen and the trained part of the model, before anything is differentiated.
 struct Forward {
-    encoding: Tensor,
-    texts: Vec<Tensor>,
+    inputs: BatchInputs,
+    texts: Texts,
     loss: Tensor,
     regularisation: Option<Tensor>,
     maps: Option<Maps>,
@@ -46,8 +94,12 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     let layers = trained_layers(models, config)?;
     let copies = config.rows_per_word(&models.unet);
     let mut graph = Graph::new();
-    let groups =
-        groups(&mut graph, Some([config.words * copies, models.text.hidden_size]), &layers)?;
+    let rows: Vec<(Network, [usize; 2])> = models
+        .encoders()
+        .iter()
+        .map(|of| (of.network, [config.words * copies, of.config.hidden_size]))
+        .collect();
+    let mut groups = groups(&mut graph, &rows, &layers)?;
     let forward = forward(&mut graph, models, config, &groups, copies)?;
 
     let loss = match forward.regularisation {
@@ -58,9 +110,11 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
         graph.recompute_blocks();
     }
     let gradients = gradients(&mut graph, &groups, &forward, loss)?;
-    let report = update(&mut graph, config, &groups, &gradients, loss, forward.regularisation)?;
+    let (report, rates) =
+        update(&mut graph, config, &mut groups, &gradients, loss, forward.regularisation)?;
     let dropout = dropout::factors(&graph, &layers);
-    Ok(Built { graph, report, loss, layers, groups, maps: forward.maps, dropout, copies })
+    let (maps, inputs) = (forward.maps, Inputs::Batch(forward.inputs));
+    Ok(Built { graph, report, loss, layers, groups, maps, dropout, copies, inputs, rates })
 }
 
 fn check(models: &Models, config: &StepConfig) -> Result<()> {
@@ -91,7 +145,7 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
     let option = |option, found: String, expected: &str| {
         Err(Error::Option { option, found, expected: expected.into() })
     };
-    let (unet, text) = (&models.unet, &models.text);
+    let unet = &models.unet;
     for (name, share) in
         [("lora_dropout", config.lora_dropout), ("rank_dropout", config.rank_dropout)]
     {
@@ -104,12 +158,11 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
             return option(name, "0".into(), "at least 1");
         }
     }
-    if config.tokens == 0 || config.tokens > text.max_position_embeddings {
-        return option(
-            "tokens",
-            config.tokens.to_string(),
-            &format!("1 to {}", text.max_position_embeddings),
-        );
+    for encoder in models.encoders() {
+        let most = encoder.config.max_position_embeddings;
+        if config.tokens == 0 || config.tokens > most {
+            return option("tokens", config.tokens.to_string(), &format!("1 to {most}"));
+        }
     }
     if unet.in_channels != unet.out_channels {
         let found = format!("from {} to {} channels", unet.in_channels, unet.out_channels);
@@ -119,8 +172,8 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
             "as many channels out as in (an inpainting or editing model cannot be tuned)",
         );
     }
-    if unet.cross_attention_dim != text.hidden_size {
-        let found = format!("of width {}", text.hidden_size);
+    if unet.cross_attention_dim != models.text_width() {
+        let found = format!("of width {}", models.text_width());
         return option(
             "the text encoder",
             found,
@@ -134,6 +187,17 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
             "one that reads time and text alone",
         );
     }
+    let pooled = models.second.as_ref().map(|second| second.projection_dim);
+    let told = unet.addition.map(|addition| addition.text);
+    if pooled != told {
+        let width = |width: Option<usize>| {
+            width.map_or("no summary of the prompt".into(), |width| {
+                format!("a summary of the prompt of width {width}")
+            })
+        };
+        let found = format!("told {}", width(told));
+        return option("the UNet", found, &format!("{}, as the text encoders make", width(pooled)));
+    }
     Ok(())
 }
 
@@ -145,30 +209,8 @@ fn forward(
     copies: usize,
 ) -> Result<Forward> {
     let (batch, [height, width]) = (config.batch, config.size);
-    let (unet, text) = (&models.unet, &models.text);
-
-    // Each copy of the captions stands together, so that a layer's encoding is one range. The
-    // frozen rows are looked up by the caller: the table is larger than all the rest of the tower,
-    // and a step reads little of it.
-    let sequences = copies * batch;
-    let frozen = graph.input("embedded", [sequences, config.tokens, text.hidden_size]);
-    let ids = graph.input_ids("ids", [sequences, config.tokens]);
-    let rows = rows(groups)?;
-    let count = graph.shape(rows)[0];
-    // A last row of zeros, for all other tokens.
-    let table = graph.reshape(rows, [1, count, 1, text.hidden_size])?;
-    let table = graph.pad2d(table, [0, 1, 0, 0])?;
-    let table = graph.reshape(table, [count + 1, text.hidden_size])?;
-    let trained = graph.embedding(table, ids)?;
-    let embedded = graph.add(frozen, trained)?;
-    let mut layers = Layers::with_loras(graph, given(groups, Network::TextEncoder, config));
-    let encoding = clip_text::encode(&mut layers, text, embedded, config.clip_skip)?;
-    let texts = match copies {
-        1 => vec![encoding],
-        _ => (0..copies)
-            .map(|copy| graph.slice(encoding, 0, copy * batch, batch))
-            .collect::<Result<_, _>>()?,
-    };
+    let unet = &models.unet;
+    let texts = texts::build(graph, models, config, groups, copies)?;
 
     let shape = [batch, height, width, unet.in_channels];
     let (latents, noise) = (graph.input("latents", shape), graph.input("noise", shape));
@@ -188,8 +230,16 @@ fn forward(
     };
 
     let time = graph.input("time", [batch, unet.block_out_channels[0]]);
-    let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
-    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let (sizes, addition) = match (unet.addition, texts.pooled) {
+        (Some(of), Some(pooled)) => {
+            let sizes = graph.input("sizes", [batch, of.width() - of.text]);
+            (Some(sizes), Some(graph.concat_channels(pooled, sizes)?))
+        }
+        _ => (None, None),
+    };
+    let (prompt, residuals) = (Encodings::Text(&texts.texts), Residuals::default());
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
     let mut layers = Layers::with_loras(graph, given(groups, Network::UNet, config));
     if config.attention_loss.is_some() {
         layers.watch_words(2);
@@ -205,20 +255,9 @@ fn forward(
         }
         None => (None, None),
     };
-    Ok(Forward { encoding, texts, loss, regularisation, maps })
-}
-
-fn rows(groups: &[ParameterGroup]) -> Result<Tensor> {
-    let found = groups
-        .iter()
-        .filter(|group| group.rate == Rate::Rows)
-        .flat_map(|group| &group.parts)
-        .next();
-    found.map(|part| part.tensor).ok_or_else(|| Error::Option {
-        option: "words",
-        found: "none".into(),
-        expected: "at least one".into(),
-    })
+    let captions = texts.inputs.clone();
+    let inputs = BatchInputs { captions, sizes, latents, noise, signal, sigma, time, weights };
+    Ok(Forward { inputs, texts, loss, regularisation, maps })
 }
 
 /// The gradient of every group, `[numbers]`.
@@ -238,16 +277,11 @@ fn gradients(
     };
     let in_unet = parts(&|rate| rate == Rate::UNet);
     let mut wanted = in_unet.clone();
-    wanted.extend(&forward.texts);
+    wanted.extend(forward.texts.texts.iter().chain(&forward.texts.pooled));
     let mut found = graph.gradients(loss, &wanted)?;
-    // Through the tower once, with what all layers of the UNet send back.
-    let texts = found.split_off(in_unet.len());
-    let upstream = match &texts[..] {
-        [text] => *text,
-        texts => graph.concat(texts, 0)?,
-    };
+    let of_texts = found.split_off(in_unet.len());
     let in_text = parts(&|rate| rate != Rate::UNet);
-    let mut rest = graph.gradients_of(forward.encoding, upstream, &in_text)?.into_iter();
+    let mut rest = forward.texts.gradients(graph, &of_texts, &in_text)?.into_iter();
     let mut found = found.into_iter();
     let mut all = Vec::with_capacity(groups.len());
     for group in groups {
@@ -280,20 +314,21 @@ pub(super) fn flat(
 pub(super) fn update(
     graph: &mut Graph,
     config: &StepConfig,
-    groups: &[ParameterGroup],
+    groups: &mut [ParameterGroup],
     gradients: &[Tensor],
     loss: Tensor,
     regularisation: Option<Tensor>,
-) -> Result<Tensor> {
+) -> Result<(Tensor, RateInputs)> {
     let adamw = config.adamw;
     let moments = Moments { beta1: adamw.betas[0], beta2: adamw.betas[1], epsilon: adamw.epsilon };
     let keep = (config.accumulate > 1).then(|| graph.input("keep", [1]));
     let mut totals = Vec::with_capacity(groups.len());
     let mut guard = loss;
-    for (group, &gradient) in groups.iter().zip(gradients) {
+    for (group, &gradient) in groups.iter_mut().zip(gradients) {
         let mut total = gradient;
         if let Some(keep) = keep {
-            let sum = graph.input(group.sum_name(), [group.count]);
+            let sum = graph.input(format!("sum.{}", group.name), [group.count]);
+            group.sum = Some(sum);
             let kept = graph.multiply(sum, keep)?;
             total = graph.add(kept, gradient)?;
             graph.assign(sum, total)?;
@@ -321,5 +356,6 @@ pub(super) fn update(
         Some(regularisation) => regularisation,
         None => graph.filled([1], 0.0)?,
     };
-    Ok(graph.concat(&[loss, regularisation, guard], 0)?)
+    let report = graph.concat(&[loss, regularisation, guard], 0)?;
+    Ok((report, RateInputs { keep, of: rates }))
 }

@@ -7,12 +7,16 @@ use crate::backend::Precision;
 pub use crate::checkpoint::Network;
 use crate::graph::{Array, ParameterSource};
 use crate::models::config::{ClipTextConfig, UNetConfig};
+use crate::models::unet::SizeNumbers;
 use crate::scheduler::config::PredictionType;
 use crate::scheduler::schedule::NoiseSchedule;
 use crate::sd::Model;
 use crate::sd::source::Together;
 
 use super::error::Result;
+
+/// Where a step has the second text encoder, whose layers are called as the first one's are.
+pub(super) const SECOND: &str = "text_encoder_2";
 
 /// The networks that are tuned: frozen weights, and how they were trained.
 #[derive(Clone)]
@@ -21,11 +25,14 @@ pub struct Models {
     pub unet: UNetConfig,
     /// The text encoder's.
     pub text: ClipTextConfig,
+    /// That of the second one, which models of the kind of Stable Diffusion XL have.
+    pub second: Option<ClipTextConfig>,
     /// The noise of each training step.
     pub schedule: NoiseSchedule,
     /// What the UNet predicts.
     pub prediction: PredictionType,
-    /// Weights of both networks.
+    /// Weights of all networks; the names of the second text encoder's begin with
+    /// `text_encoder_2.`.
     pub parameters: Arc<dyn ParameterSource + Send>,
 }
 
@@ -36,12 +43,19 @@ impl Models {
     /// A schedule that this program does not compute.
     pub fn of(model: &Model) -> Result<Models> {
         let (unet, text) = (&model.unet, &model.text().part);
+        let second = model.text_encoders.get(1).map(|encoder| &encoder.part);
+        let parameters = Together::of([&unet.component, &text.component]);
+        let parameters = match second {
+            Some(second) => parameters.with(&format!("{SECOND}."), &second.component),
+            None => parameters,
+        };
         Ok(Models {
             unet: unet.config.clone(),
             text: text.config.clone(),
+            second: second.map(|second| second.config.clone()),
             schedule: NoiseSchedule::of_training(&model.scheduler)?,
             prediction: model.scheduler.prediction_type.unwrap_or_default(),
-            parameters: Arc::new(Together::of([&unet.component, &text.component])),
+            parameters: Arc::new(parameters),
         })
     }
 }
@@ -237,6 +251,8 @@ pub struct Batch {
     /// Indices `[batch, copies, tokens]`: copy i is what cross-attention layer i reads, copies is
     /// [`StepConfig::rows_per_word`]. Concept word w stands as vocabulary size + w * copies + i.
     pub ids: Array,
+    /// What models with two text encoders read besides; none for others.
+    pub second: Option<SecondText>,
     /// A factor of each picture's loss (min-SNR); 1 usually.
     pub factors: Vec<f32>,
     /// What counts of each picture, 0 or 1: `[batch, height, width]`.
@@ -250,6 +266,17 @@ pub struct Batch {
     pub number: u64,
     /// What the update is made with, if this batch ends an accumulation.
     pub rates: Rates,
+}
+
+/// What Stable Diffusion XL reads besides the first text encoder's captions.
+#[derive(Clone, Debug)]
+pub struct SecondText {
+    /// The captions in the second text encoder's tokens, as [`Batch::ids`] has the first's.
+    pub ids: Array,
+    /// Where each caption ends: the place of its end mark.
+    pub ends: Vec<usize>,
+    /// What is told of each picture.
+    pub sizes: Vec<SizeNumbers>,
 }
 
 /// What one [`super::TrainingStep::run`] did.
@@ -285,8 +312,8 @@ pub struct TrainedLayer {
 }
 
 /// All that a run needs to go on to the same bytes. Arrays by name:
-/// `rows` `[words * copies, width]`; `text.<layer>.lora_down.weight` `[rank, in]`,
-/// `.lora_up.weight` `[out, rank]`, likewise `unet.`; of each of these AdamW's moments as
+/// `rows` `[words * copies, width]`, `rows_2` those of a second text encoder; `text.<layer>.lora_down.weight` `[rank, in]`,
+/// `.lora_up.weight` `[out, rank]`, likewise `text_2.` and `unet.`; of each of these AdamW's moments as
 /// `first.<name>` and `second.<name>`, and within an accumulation the sum of gradients so far as
 /// `gradient.<name>`.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -9,10 +9,10 @@ use crate::models::unet::{self, Residuals, UNetInputs, time_features};
 use crate::nn::{Encodings, Layers};
 
 use super::TrainingStep;
-use super::build::{Built, check_networks, flat, update};
+use super::build::{Built, Inputs, LessonInputs, check_networks, flat, update};
 use super::config::{Models, Network, Rates, StepConfig, StepReport, TrainedLayer};
 use super::engine::Engine;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::feed::{Position, check, rates, wrong};
 use super::parameter_group::{ParameterGroup, given, groups};
 
@@ -25,6 +25,8 @@ pub struct Lesson {
     pub timesteps: Vec<f32>,
     /// What each cross-attention reads, in the order of their numbers: `[batch, tokens, width]`.
     pub texts: Vec<Array>,
+    /// Summaries of the prompts and what is told of sizes, `[batch, width]`; where the UNet is told.
+    pub addition: Option<Array>,
     /// What is to be predicted, of the sample's shape.
     pub target: Array,
     /// What each picture's mean squared error counts; 1 usually.
@@ -73,7 +75,12 @@ impl TrainingStep {
         self.take(inputs)
     }
 
-    fn lesson_inputs(&self, lesson: &Lesson) -> Result<Vec<(String, Array)>> {
+    fn lesson_inputs(&self, lesson: &Lesson) -> Result<Vec<(Tensor, Array)>> {
+        let Inputs::Lesson(of) = &self.built.inputs else {
+            let found = "one that learns from pictures".to_string();
+            let expected = "one that distils".to_string();
+            return Err(Error::Option { option: "the step", found, expected });
+        };
         let (config, unet) = (&self.config, &self.models.unet);
         let (n, [height, width]) = (config.batch, config.size);
         let shape = [n, height, width, unet.in_channels].into();
@@ -90,21 +97,27 @@ impl TrainingStep {
             return Err(wrong("texts", lesson.texts.len(), unet.cross_attention_layers()));
         }
         let mut inputs = vec![
-            ("sample".to_string(), lesson.sample.clone()),
-            ("target".to_string(), lesson.target.clone()),
+            (of.sample, lesson.sample.clone()),
+            (of.target, lesson.target.clone()),
             (
-                "time".to_string(),
+                of.time,
                 Array::f32([n, unet.block_out_channels[0]], time_features(unet, &lesson.timesteps)),
             ),
         ];
-        for (i, text) in lesson.texts.iter().enumerate() {
+        for (text, input) in lesson.texts.iter().zip(&of.texts) {
             check(
                 "text",
                 text,
                 &[n, config.tokens, unet.cross_attention_dim].into(),
                 Element::F32,
             )?;
-            inputs.push((text_name(i), text.clone()));
+            inputs.push((*input, text.clone()));
+        }
+        if let (Some(input), Some(addition)) = (of.addition, &unet.addition) {
+            let missing = || wrong("addition", "missing", "what the UNet is told of prompts");
+            let told = lesson.addition.as_ref().ok_or_else(missing)?;
+            check("addition", told, &[n, addition.width()].into(), Element::F32)?;
+            inputs.push((input, told.clone()));
         }
         let elements = height * width * unet.in_channels;
         let of_element = |weight: &f32| (f64::from(*weight) / (n * elements) as f64) as f32;
@@ -113,7 +126,7 @@ impl TrainingStep {
             .iter()
             .flat_map(|weight| std::iter::repeat_n(of_element(weight), elements))
             .collect();
-        inputs.push(("weights".into(), Array::f32(shape, weights)));
+        inputs.push((of.weights, Array::f32(shape, weights)));
         let at = Position {
             update: self.step + 1,
             accumulated: self.accumulated,
@@ -129,26 +142,25 @@ impl TrainingStep {
     }
 }
 
-fn text_name(number: usize) -> String {
-    format!("text.{number}")
-}
-
 fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Result<Built> {
     check_networks(models, config)?;
     // Lessons are not dropped from.
     let config = &StepConfig { lora_dropout: 0.0, rank_dropout: 0.0, ..config.clone() };
     let (n, [height, width], unet) = (config.batch, config.size, &models.unet);
     let mut graph = Graph::new();
-    let groups = groups(&mut graph, None, layers)?;
+    let mut groups = groups(&mut graph, &[], layers)?;
     let shape = [n, height, width, unet.in_channels];
     let (sample, target, weights) =
         (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
     let time = graph.input("time", [n, unet.block_out_channels[0]]);
     let text = [n, config.tokens, unet.cross_attention_dim];
-    let texts: Vec<Tensor> =
-        (0..unet.cross_attention_layers()).map(|i| graph.input(text_name(i), text)).collect();
+    let texts: Vec<Tensor> = (0..unet.cross_attention_layers())
+        .map(|i| graph.input(format!("text.{i}"), text))
+        .collect();
+    let addition = unet.addition.map(|of| graph.input("addition", [n, of.width()]));
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
-    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
     let prediction = unet::unet(
         &mut Layers::with_loras(&mut graph, given(&groups, Network::UNet, config)),
         unet,
@@ -166,7 +178,8 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
         .iter()
         .map(|group: &ParameterGroup| flat(&mut graph, group, &mut found))
         .collect::<Result<Vec<_>>>()?;
-    let report = update(&mut graph, config, &groups, &gradients, loss, None)?;
-    let (layers, maps, dropout) = (layers.to_vec(), None, Vec::new());
-    Ok(Built { graph, report, loss, layers, groups, maps, dropout, copies: 0 })
+    let (report, rates) = update(&mut graph, config, &mut groups, &gradients, loss, None)?;
+    let inputs = Inputs::Lesson(LessonInputs { sample, target, time, weights, texts, addition });
+    let (layers, maps, dropout, copies) = (layers.to_vec(), None, Vec::new(), 0);
+    Ok(Built { graph, report, loss, layers, groups, maps, dropout, copies, inputs, rates })
 }

@@ -7,16 +7,16 @@
 
 use std::collections::HashMap;
 
-use crate::graph::{Array, Graph, Shape};
+use crate::graph::{Array, Graph, Shape, Tensor};
 use crate::nn::LoraSet;
 
 use super::super::draws::{Draws, Purpose};
 use super::config::{Batch, StepConfig, TrainedLayer};
-use super::parameter_group::{SET, network_prefix};
+use super::parameter_group::{SET, full_name, network_prefix};
 
 /// The input with a layer's factors.
 pub(super) struct Factors {
-    name: String,
+    input: Tensor,
     shape: Shape,
     /// Of the layer, by the order of all layers' full names.
     layer: u64,
@@ -29,10 +29,11 @@ pub(super) fn factors(graph: &Graph, layers: &[TrainedLayer]) -> Vec<Factors> {
     let mut names: Vec<String> = layers.iter().map(full).collect();
     names.sort();
     let of = |layer: &TrainedLayer| {
-        let name = set.dropout_input(&layer.name);
-        let shape = graph.shape(graph.find_input(&name)?).clone();
+        let name = full_name(layer.network, &layer.name);
+        let input = graph.find_input(&set.dropout_input(&name))?;
+        let shape = graph.shape(input).clone();
         let layer = names.binary_search(&full(layer)).ok()? as u64;
-        Some(Factors { name, shape, layer })
+        Some(Factors { input, shape, layer })
     };
     layers.iter().filter_map(of).collect()
 }
@@ -43,7 +44,7 @@ pub(super) fn drawn(
     layers: usize,
     config: &StepConfig,
     batch: &Batch,
-) -> Vec<(String, Array)> {
+) -> Vec<(Tensor, Array)> {
     let draws = Draws::new(batch.seed);
     let of = |factors: &Factors| {
         let index = batch.number * layers as u64 + factors.layer;
@@ -63,7 +64,7 @@ pub(super) fn drawn(
                 }
             }
         }
-        (factors.name.clone(), Array::f32(factors.shape.clone(), values))
+        (factors.input, Array::f32(factors.shape.clone(), values))
     };
     all.iter().map(of).collect()
 }

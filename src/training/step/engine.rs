@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backend::{Cost, Device, Precision, Program, Weights};
-use crate::graph::{Array, Graph, Origin, ParameterSource, Plan};
+use crate::graph::{Array, Graph, Origin, ParameterSource, Plan, Tensor};
 
 use super::build::Built;
 use super::culprit::{Culprit, Search};
@@ -47,16 +47,16 @@ impl Engine {
         Ok(())
     }
 
-    pub fn write(&mut self, name: &str, array: Array) -> Result<()> {
+    pub fn write(&mut self, input: Tensor, array: &Array) -> Result<()> {
         match &self.program {
-            Some(program) => Ok(program.write(name, &array)?),
+            Some(program) => Ok(program.write(input, array)?),
             None => Ok(()),
         }
     }
 
     /// The value of a state, none before anything was written.
-    pub fn read(&self, name: &str) -> Result<Option<Array>> {
-        Ok(self.program.as_ref().map(|program| program.state(name)).transpose()?)
+    pub fn read(&self, input: Tensor) -> Result<Option<Array>> {
+        Ok(self.program.as_ref().map(|program| program.state(input)).transpose()?)
     }
 
     /// Runs once: the report's numbers.

@@ -1,22 +1,26 @@
 //! From a batch to the inputs of the graph.
 
-use crate::graph::{Array, Element, Shape};
-use crate::models::unet::time_features;
+use crate::graph::{Array, Element, ParameterSource, Shape, Tensor};
+use crate::models::config::ClipTextConfig;
+use crate::models::unet::{addition_features, time_features};
 use crate::nn::word_values;
+use crate::sd::source::Within;
+use crate::sd::text::end_rows;
 use crate::sd::tokens::TokenRows;
 
-use super::build::Built;
-use super::config::{Batch, Models, Rates, StepConfig};
+use super::build::{BatchInputs, Built, Inputs};
+use super::config::{Batch, Models, Network, Rates, SECOND, SecondText, StepConfig};
 use super::dropout;
 use super::error::{Error, Result};
 use super::parameter_group::Rate;
-use super::regularisation::{Maps, input_name, resized};
+use super::regularisation::{Maps, resized};
+use super::texts::CaptionInputs;
 
 /// Turns batches into inputs.
 #[derive(Default)]
 pub(super) struct Feed {
-    /// Rows of the token table that were read.
-    known: TokenRows,
+    /// Rows of the token tables that were read: the first text encoder's, the second's.
+    known: [TokenRows; 2],
 }
 
 /// Where a run stands.
@@ -28,7 +32,7 @@ pub(super) struct Position {
     pub embeddings_stopped: bool,
 }
 
-type Inputs = Vec<(String, Array)>;
+type Arrays = Vec<(Tensor, Array)>;
 
 pub(super) fn wrong(what: &'static str, found: impl ToString, expected: impl ToString) -> Error {
     Error::Batch { what, found: found.to_string(), expected: expected.to_string() }
@@ -60,7 +64,12 @@ impl Feed {
         built: &Built,
         batch: &Batch,
         at: &Position,
-    ) -> Result<Inputs> {
+    ) -> Result<Arrays> {
+        let Inputs::Batch(of) = &built.inputs else {
+            let found = "one that distils".to_string();
+            let expected = "one that learns from pictures".to_string();
+            return Err(Error::Option { option: "the step", found, expected });
+        };
         let (n, [height, width], channels) = (config.batch, config.size, models.unet.in_channels);
         let shape: Shape = [n, height, width, channels].into();
         check("latents", &batch.latents, &shape, Element::F32)?;
@@ -74,14 +83,17 @@ impl Feed {
                 return Err(wrong(what, length, n));
             }
         }
-        let mut inputs: Inputs =
-            vec![("latents".into(), batch.latents.clone()), ("noise".into(), batch.noise.clone())];
-        inputs.extend(levels(models, &batch.timesteps, channels)?);
+        let mut inputs: Arrays =
+            vec![(of.latents, batch.latents.clone()), (of.noise, batch.noise.clone())];
+        inputs.extend(levels(models, of, &batch.timesteps, channels)?);
         let times: Vec<f32> = batch.timesteps.iter().map(|&t| t as f32).collect();
         let features = time_features(&models.unet, &times);
-        inputs.push(("time".into(), Array::f32([n, models.unet.block_out_channels[0]], features)));
-        inputs.push(("weights".into(), loss_weights(config, batch, shape)));
-        inputs.extend(self.tokens(models, config, built.copies, &batch.ids)?);
+        inputs.push((of.time, Array::f32([n, models.unet.block_out_channels[0]], features)));
+        inputs.push((of.weights, loss_weights(config, batch, shape)));
+        for captions in &of.captions {
+            inputs.extend(self.captions(models, config, built.copies, captions, batch)?);
+        }
+        inputs.extend(sizes(models, config, of, batch)?);
         if let Some(maps) = &built.maps {
             let subject = batch
                 .subject_mask
@@ -97,53 +109,112 @@ impl Feed {
         Ok(inputs)
     }
 
-    /// The captions: frozen rows, and which trained row each token adds (the last, of zeros, where
-    /// it is none).
-    fn tokens(
+    /// The captions as one of the text encoders reads them.
+    fn captions(
         &mut self,
         models: &Models,
         config: &StepConfig,
         copies: usize,
-        ids: &Array,
-    ) -> Result<Inputs> {
-        let (n, tokens, width, vocabulary) =
-            (config.batch, config.tokens, models.text.hidden_size, models.text.vocab_size);
-        check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
-        let rows = config.words * copies;
-        let mut trained = Vec::with_capacity(copies * n * tokens);
-        let mut embedded = vec![0.0; copies * n * tokens * width];
-        let order =
-            (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
-        let slots = embedded.chunks_exact_mut((tokens * width).max(1));
-        for (sequence, start) in slots.zip(order) {
-            for (slot, &id) in
-                sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens])
-            {
-                let row = id as usize;
-                if row >= vocabulary + rows {
-                    return Err(wrong(
-                        "token ids",
-                        row,
-                        format!("ids below {}", vocabulary + rows),
-                    ));
-                }
-                trained.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
-                if row < vocabulary {
-                    let row = self.known.row(&*models.parameters, &models.text, id);
-                    slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
-                }
+        of: &CaptionInputs,
+        batch: &Batch,
+    ) -> Result<Arrays> {
+        let [first, second] = &mut self.known;
+        let (known, source): (&mut TokenRows, &dyn ParameterSource);
+        let inside = Within { source: &*models.parameters, prefix: SECOND };
+        let (text, ids) = match (&models.second, of.network) {
+            (Some(text), Network::TextEncoder2) => {
+                (known, source) = (second, &inside);
+                (text, &second_of(batch)?.ids)
             }
+            _ => {
+                (known, source) = (first, &*models.parameters);
+                (&models.text, &batch.ids)
+            }
+        };
+        let mut inputs = tokens(known, source, text, config, copies, of, ids)?;
+        if let Some(input) = of.ends {
+            let ends = &second_of(batch)?.ends;
+            if ends.len() != config.batch || ends.iter().any(|end| *end >= config.tokens) {
+                let expected = format!("{} below {}", config.batch, config.tokens);
+                return Err(wrong("ends of captions", format!("{ends:?}"), expected));
+            }
+            inputs.push((input, end_rows(ends, config.tokens)));
         }
-        let sequences = copies * n;
-        Ok(vec![
-            ("embedded".into(), Array::f32([sequences, tokens, width], embedded)),
-            ("ids".into(), Array::u32([sequences, tokens], trained)),
-        ])
+        Ok(inputs)
     }
 }
 
+fn second_of(batch: &Batch) -> Result<&SecondText> {
+    let missing = || wrong("captions of the second text encoder", "missing", "those of the batch");
+    batch.second.as_ref().ok_or_else(missing)
+}
+
+/// What the UNet is told of the pictures' sizes.
+fn sizes(
+    models: &Models,
+    config: &StepConfig,
+    of: &BatchInputs,
+    batch: &Batch,
+) -> Result<Option<(Tensor, Array)>> {
+    let (Some(input), Some(addition)) = (of.sizes, &models.unet.addition) else { return Ok(None) };
+    let sizes = &second_of(batch)?.sizes;
+    if sizes.len() != config.batch {
+        return Err(wrong("sizes", sizes.len(), config.batch));
+    }
+    let row = |numbers| addition_features(&models.unet, addition, &[], numbers);
+    let values = sizes.iter().flat_map(row).collect();
+    Ok(Some((input, Array::f32([config.batch, addition.width() - addition.text], values))))
+}
+
+/// The captions: frozen rows, and which trained row each token adds (the last, of zeros, where it is
+/// none).
+fn tokens(
+    known: &mut TokenRows,
+    source: &dyn ParameterSource,
+    text: &ClipTextConfig,
+    config: &StepConfig,
+    copies: usize,
+    of: &CaptionInputs,
+    ids: &Array,
+) -> Result<Arrays> {
+    let (n, tokens, width, vocabulary) =
+        (config.batch, config.tokens, text.hidden_size, text.vocab_size);
+    check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
+    let rows = config.words * copies;
+    let mut trained = Vec::with_capacity(copies * n * tokens);
+    let mut embedded = vec![0.0; copies * n * tokens * width];
+    let order =
+        (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
+    let slots = embedded.chunks_exact_mut((tokens * width).max(1));
+    for (sequence, start) in slots.zip(order) {
+        for (slot, &id) in
+            sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens])
+        {
+            let row = id as usize;
+            if row >= vocabulary + rows {
+                return Err(wrong("token ids", row, format!("ids below {}", vocabulary + rows)));
+            }
+            trained.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
+            if row < vocabulary {
+                let row = known.row(source, text, id);
+                slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
+            }
+        }
+    }
+    let sequences = copies * n;
+    Ok(vec![
+        (of.embedded, Array::f32([sequences, tokens, width], embedded)),
+        (of.ids, Array::u32([sequences, tokens], trained)),
+    ])
+}
+
 /// How much of signal and noise is in each noisy latent.
-fn levels(models: &Models, timesteps: &[usize], channels: usize) -> Result<Inputs> {
+fn levels(
+    models: &Models,
+    of: &BatchInputs,
+    timesteps: &[usize],
+    channels: usize,
+) -> Result<Arrays> {
     let steps = models.schedule.alphas_cumprod().len();
     let (mut signal, mut sigma) = (Vec::new(), Vec::new());
     for &t in timesteps {
@@ -155,10 +226,7 @@ fn levels(models: &Models, timesteps: &[usize], channels: usize) -> Result<Input
         sigma.extend(std::iter::repeat_n(level.noise, channels));
     }
     let shape = [timesteps.len(), 1, 1, channels];
-    Ok(vec![
-        ("signal".into(), Array::f32(shape, signal)),
-        ("sigma".into(), Array::f32(shape, sigma)),
-    ])
+    Ok(vec![(of.signal, Array::f32(shape, signal)), (of.sigma, Array::f32(shape, sigma))])
 }
 
 /// What each element's squared error counts: mask / (sum of the picture's mask * pictures), times
@@ -201,30 +269,28 @@ fn map_inputs(
     subject: &Array,
     positions: &[Vec<Option<usize>>],
     config: &StepConfig,
-) -> Inputs {
+) -> Arrays {
     let (n, [height, width]) = (config.batch, config.size);
     let complete: Vec<bool> =
         positions.iter().map(|words| words.iter().all(Option::is_some)).collect();
-    let mut inputs = Inputs::new();
-    for &(channels, heads) in &maps.words {
+    let mut inputs = Arrays::new();
+    for watched in &maps.words {
         // A map of a batch without any words would be divided by 0; it counts for nothing, so that
         // any place will do.
         let any = complete.contains(&true);
-        let watched: Vec<Vec<Option<usize>>> = positions
+        let places: Vec<Vec<Option<usize>>> = positions
             .iter()
             .zip(&complete)
             .map(|(words, complete)| {
                 words.iter().map(|p| if any { p.filter(|_| *complete) } else { Some(0) }).collect()
             })
             .collect();
-        let values = word_values(&watched, config.tokens, channels, heads);
-        inputs.push((
-            format!("words.{channels}.{heads}"),
-            Array::f32([n, config.tokens, channels], values),
-        ));
+        let values = word_values(&places, config.tokens, watched.width, watched.heads);
+        inputs.push((watched.input, Array::f32([n, config.tokens, watched.width], values)));
     }
     let masks = subject.values().chunks_exact((height * width).max(1));
-    for &size in &maps.sizes {
+    for of in &maps.masks {
+        let size = of.size;
         let places = size[0] * size[1];
         let mask: Vec<f32> =
             masks.clone().flat_map(|mask| resized(mask, [height, width], size)).collect();
@@ -239,32 +305,28 @@ fn map_inputs(
             .enumerate()
             .map(|pair| if is_outside(pair) { share(outside) } else { 0.0 })
             .collect();
-        inputs.push((input_name("outside", size), Array::f32(shape, off)));
-        if maps.settings.full_identity {
+        inputs.push((of.outside, Array::f32(shape, off)));
+        if let Some([mask_input, inside_input]) = of.identity {
             let inside =
                 (0..mask.len()).map(|i| if counts(i) { share(all) } else { 0.0 }).collect();
-            inputs.push((input_name("inside", size), Array::f32(shape, inside)));
-            inputs.push((input_name("mask", size), Array::f32(shape, mask)));
+            inputs.push((inside_input, Array::f32(shape, inside)));
+            inputs.push((mask_input, Array::f32(shape, mask)));
         }
     }
     inputs
 }
 
 /// What the updates are told.
-pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Position) -> Inputs {
+pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Position) -> Arrays {
     let last = at.accumulated + 1 == config.accumulate;
-    let mut inputs = Inputs::new();
-    if config.accumulate > 1 {
-        inputs
-            .push(("keep".into(), Array::f32([1], vec![f32::from(u8::from(at.accumulated > 0))])));
+    let mut inputs = Arrays::new();
+    if let Some(keep) = built.rates.keep {
+        inputs.push((keep, Array::f32([1], vec![f32::from(u8::from(at.accumulated > 0))])));
     }
     let adamw = &config.adamw;
     // 1 - beta^t; t is far below 2^31 in any run.
     let correction = |beta: f32, t: u64| 1.0 - f64::from(beta).powi(t.min(i32::MAX as u64) as i32);
-    for of in [Rate::Rows, Rate::Text, Rate::UNet] {
-        if !built.groups.iter().any(|group| group.rate == of) {
-            continue;
-        }
+    for &(of, input) in &built.rates.of {
         let rate = f64::from(match of {
             Rate::Rows if at.embeddings_stopped => 0.0,
             Rate::Rows => rates.rows,
@@ -288,10 +350,7 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
             1.0 / config.accumulate as f64,
             f64::from(u8::from(last && !waits)),
         ];
-        inputs.push((
-            of.rates_name().into(),
-            Array::f32([values.len()], values.map(|v| v as f32).to_vec()),
-        ));
+        inputs.push((input, Array::f32([values.len()], values.map(|v| v as f32).to_vec())));
     }
     inputs
 }

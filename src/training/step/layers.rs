@@ -1,9 +1,9 @@
-//! Which layers of the two networks are trained.
+//! Which layers of the networks are trained.
 
 use crate::graph::{Graph, Origin};
-use crate::models::clip_text;
 use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers};
+use crate::sd::text::read;
 
 use super::config::{Models, Network, StepConfig, TextLayers, TrainedLayer, UNetLayers};
 use super::error::Result;
@@ -38,10 +38,14 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
         }
     };
     let mut layers = Vec::new();
-    let mut graph = Graph::new();
-    let embedded = graph.input("embedded", [1, 1, models.text.hidden_size]);
-    clip_text::encode(&mut Layers::new(&mut graph), &models.text, embedded, config.clip_skip)?;
-    collect(&graph, Network::TextEncoder, config.text_rank, &in_text, &mut layers);
+    for encoder in models.encoders() {
+        let mut graph = Graph::new();
+        let embedded = graph.input("embedded", [1, 1, encoder.config.hidden_size]);
+        let ends = encoder.reading.pooled.then(|| graph.input_ids("ends", [1]));
+        let mut building = Layers::new(&mut graph);
+        read(&mut building, encoder.config, encoder.reading, embedded, ends, config.clip_skip)?;
+        collect(&graph, encoder.network, config.text_rank, &in_text, &mut layers);
+    }
 
     let mut graph = Graph::new();
     // Small, but every layer is there.
@@ -49,8 +53,10 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
     let sample = graph.input("sample", [1, side, side, models.unet.in_channels]);
     let time = graph.input("time", [1, models.unet.block_out_channels[0]]);
     let text = [graph.input("text", [1, 1, models.unet.cross_attention_dim])];
+    let addition = models.unet.addition.map(|of| graph.input("addition", [1, of.width()]));
     let (prompt, residuals) = (Encodings::Text(&text), Residuals::default());
-    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
     unet::unet(&mut Layers::new(&mut graph), &models.unet, &inputs)?;
     collect(&graph, Network::UNet, config.unet_rank, &in_unet, &mut layers);
     Ok(layers)

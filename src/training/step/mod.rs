@@ -13,6 +13,7 @@ mod layers;
 mod parameter_group;
 mod regularisation;
 mod state;
+mod texts;
 
 use std::collections::HashMap;
 
@@ -21,13 +22,13 @@ use crate::backend::{Cost, Device};
 use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
-    AdamW, AttentionLoss, Batch, Method, Models, Network, PriorLoss, Rates, State, StepConfig,
-    StepReport, TextLayers, TrainedLayer, UNetLayers,
+    AdamW, AttentionLoss, Batch, Method, Models, Network, PriorLoss, Rates, SecondText, State,
+    StepConfig, StepReport, TextLayers, TrainedLayer, UNetLayers,
 };
 pub use distillation::Lesson;
 pub use engine::PlannedBytes;
 pub use error::{Error, Result};
-pub use parameter_group::network_prefix;
+pub use parameter_group::{network_prefix, rows_name};
 
 use build::{Built, REPORT};
 use engine::Engine;
@@ -154,9 +155,9 @@ impl TrainingStep {
     }
 
     /// Runs with these inputs.
-    fn take(&mut self, inputs: Vec<(String, Array)>) -> Result<StepReport> {
-        for (name, array) in inputs {
-            self.engine.write(&name, array)?;
+    fn take(&mut self, inputs: Vec<(Tensor, Array)>) -> Result<StepReport> {
+        for (input, array) in &inputs {
+            self.engine.write(*input, array)?;
         }
         let report = self.engine.run()?;
         let [loss, regularisation, guard] =

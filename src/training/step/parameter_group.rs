@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
+use crate::graph;
 use crate::graph::{Graph, Tensor};
-use crate::nn::{Dropout, LoraSet, Strength};
+use crate::nn::{Dropout, Layers, LoraSet, Strength};
 
-use super::config::{Network, StepConfig, TrainedLayer};
+use super::config::{Network, SECOND, StepConfig, TrainedLayer};
 use super::error::Result;
 
 /// What shares a learning rate.
@@ -31,9 +32,12 @@ impl Rate {
 /// A vector of numbers that are trained, with their moments.
 pub(super) struct ParameterGroup {
     pub rate: Rate,
-    /// The input that holds them: `[3, count]`.
+    /// What the input is called that holds them.
     pub name: String,
+    /// That input: `[3, count]`.
     pub state: Tensor,
+    /// The input with the sum of their gradients, where batches are summed.
+    pub sum: Option<Tensor>,
     pub count: usize,
     pub parts: Vec<Part>,
 }
@@ -46,13 +50,6 @@ pub(super) struct Part {
     /// Where it starts in the group.
     pub start: usize,
     pub tensor: Tensor,
-}
-
-impl ParameterGroup {
-    /// The input with the sum of its gradients.
-    pub fn sum_name(&self) -> String {
-        format!("sum.{}", self.name)
-    }
 }
 
 /// The name of what is trained, in the graph.
@@ -70,21 +67,49 @@ pub fn network_prefix(network: Network) -> &'static str {
     }
 }
 
+/// What a network's words' rows are called in a state.
+pub fn rows_name(network: Network) -> &'static str {
+    match network {
+        Network::TextEncoder2 => "rows_2",
+        Network::TextEncoder | Network::UNet => "rows",
+    }
+}
+
+/// What the graph calls a layer of a network.
+pub(super) fn full_name(network: Network, layer: &str) -> String {
+    match network {
+        Network::TextEncoder2 => format!("{SECOND}.{layer}"),
+        Network::TextEncoder | Network::UNet => layer.to_string(),
+    }
+}
+
+/// Builds layers of a network where the graph has them.
+pub(super) fn within<T>(
+    layers: &mut Layers,
+    network: Network,
+    build: impl FnOnce(&mut Layers) -> graph::Result<T>,
+) -> graph::Result<T> {
+    match network {
+        Network::TextEncoder2 => layers.within(SECOND, build),
+        Network::TextEncoder | Network::UNet => build(layers),
+    }
+}
+
 /// Names that the layers' matrices have in the state and in concept files.
 pub(super) fn part_names(layer: &TrainedLayer) -> [String; 2] {
     let network = network_prefix(layer.network);
     ["down", "up"].map(|part| format!("{network}.{}.lora_{part}.weight", layer.name))
 }
 
-/// Adds the inputs of all groups to the graph, and their matrices: the concept words' `rows` if any
-/// are trained, then the layers'.
+/// Adds the inputs of all groups to the graph, and their matrices: the concept words' `rows` of each
+/// text encoder if any are trained, then the layers'.
 pub(super) fn groups(
     graph: &mut Graph,
-    rows: Option<[usize; 2]>,
+    rows: &[(Network, [usize; 2])],
     layers: &[TrainedLayer],
 ) -> Result<Vec<ParameterGroup>> {
-    let mut matrices: Vec<(Rate, String, [usize; 2])> =
-        rows.map(|rows| (Rate::Rows, "rows".into(), rows)).into_iter().collect();
+    let rows = rows.iter().map(|&(of, shape)| (Rate::Rows, rows_name(of).to_string(), shape));
+    let mut matrices: Vec<(Rate, String, [usize; 2])> = rows.collect();
     for layer in layers {
         let rate = if layer.network.is_text_encoder() { Rate::Text } else { Rate::UNet };
         let [down, up] = part_names(layer);
@@ -128,7 +153,7 @@ fn group(
         parts.push(Part { name: name.clone(), shape: *shape, start, tensor });
         start += elements;
     }
-    Ok(ParameterGroup { rate, name, state, count, parts })
+    Ok(ParameterGroup { rate, name, state, sum: None, count, parts })
 }
 
 /// The updates of one network, which read the groups.
@@ -164,8 +189,8 @@ pub(super) fn given(
         let Some(&up) = parts.get(format!("{prefix}{layer}.lora_up.weight").as_str()) else {
             continue;
         };
-        set.ranks.insert(layer.to_string(), rank);
-        set.tensors.insert(layer.to_string(), (down, up));
+        set.ranks.insert(full_name(network, layer), rank);
+        set.tensors.insert(full_name(network, layer), (down, up));
     }
     if set.tensors.is_empty() { Vec::new() } else { vec![set] }
 }

@@ -7,31 +7,33 @@
 //! of the mask too. Summed over resolutions.
 
 use crate::graph::{Graph, Tensor};
-use crate::nn::WordMap;
+use crate::nn::{WatchedWords, WordMap};
 
 use super::config::AttentionLoss;
 use super::error::Result;
 
 /// Inputs of the regularisation.
 pub(super) struct Maps {
-    /// Height and width of each resolution. `outside.<h>x<w>` `[batch, h w, 1]`: what an element of
-    /// a map counts where it is outside; with `full_identity` also `mask.<h>x<w>`, and
-    /// `inside.<h>x<w>`: what a squared distance counts.
-    pub sizes: Vec<[usize; 2]>,
-    /// Width and heads of the inputs `words.<width>.<heads>`.
-    pub words: Vec<(usize, usize)>,
+    pub masks: Vec<MaskInputs>,
+    pub words: Vec<WatchedWords>,
     pub settings: AttentionLoss,
 }
 
-pub(super) fn input_name(what: &str, [height, width]: [usize; 2]) -> String {
-    format!("{what}.{height}x{width}")
+/// Inputs of one resolution, each `[batch, height * width, 1]`.
+pub(super) struct MaskInputs {
+    /// Height and width.
+    pub size: [usize; 2],
+    /// What an element of a map counts where it is outside.
+    pub outside: Tensor,
+    /// With `full_identity`: the mask, and what a squared distance from it counts.
+    pub identity: Option<[Tensor; 2]>,
 }
 
 /// The regularisation `[1]`, weight included.
 pub(super) fn build(
     graph: &mut Graph,
     maps: &[WordMap],
-    words: Vec<(usize, usize)>,
+    words: Vec<WatchedWords>,
     settings: AttentionLoss,
 ) -> Result<(Tensor, Maps)> {
     let mut sizes: Vec<[usize; 2]> = Vec::new();
@@ -41,7 +43,9 @@ pub(super) fn build(
         }
     }
     let mut total: Option<Tensor> = None;
-    for &size in &sizes {
+    let mut masks = Vec::with_capacity(sizes.len());
+    for size in sizes {
+        let name = |what: &str| format!("{what}.{}x{}", size[0], size[1]);
         let (mut sum, mut heads): (Option<Tensor>, usize) = (None, 0);
         for map in maps.iter().filter(|map| map.size == size) {
             heads += map.heads;
@@ -54,7 +58,7 @@ pub(super) fn build(
         let mean = graph.scale(sum, 1.0 / heads.max(1) as f32)?;
         let [batch, places, _] = [graph.shape(mean)[0], graph.shape(mean)[1], 2];
         let shape = [batch, places, 1];
-        let outside = graph.input(input_name("outside", size), shape);
+        let outside = graph.input(name("outside"), shape);
         let mut word = |index| {
             let map = graph.slice(mean, 2, index, 1)?;
             graph.normalize_by_max(map)
@@ -70,24 +74,24 @@ pub(super) fn build(
         let off = graph.multiply(first, outside)?;
         let off = graph.sum(off)?;
         add(graph, off)?;
-        let second = match settings.full_identity {
-            true => {
-                let mask = graph.input(input_name("mask", size), shape);
-                let inside = graph.input(input_name("inside", size), shape);
-                graph.weighted_squared_error(second, mask, inside)?
-            }
-            false => {
+        let identity = settings
+            .full_identity
+            .then(|| ["mask", "inside"].map(|what| graph.input(name(what), shape)));
+        let second = match identity {
+            Some([mask, inside]) => graph.weighted_squared_error(second, mask, inside)?,
+            None => {
                 let off = graph.multiply(second, outside)?;
                 graph.sum(off)?
             }
         };
         add(graph, second)?;
+        masks.push(MaskInputs { size, outside, identity });
     }
     let total = match total {
         Some(total) => total,
         None => graph.filled([1], 0.0)?,
     };
-    Ok((total, Maps { sizes, words, settings }))
+    Ok((total, Maps { masks, words, settings }))
 }
 
 /// A mask `[height, width]` at another size, as torch's `interpolate` does it by default: the

@@ -2,30 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Array, Shape};
+use crate::graph::{Array, Shape, Tensor};
 
-use super::config::{State, TrainedLayer};
+use super::config::{Network, State, TrainedLayer};
 use super::error::{Error, Result};
-use super::parameter_group::{ParameterGroup, Rate};
+use super::parameter_group::{ParameterGroup, Rate, rows_name};
 use super::{TrainingStep, parameter_group};
 
 /// The vectors of a group, as a state names them.
 const KINDS: [&str; 3] = ["", "first.", "second."];
 
 impl TrainingStep {
-    /// The state before the first step: the concept words' `rows` `[words * copies, width]` where
-    /// words are trained; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
+    /// The state before the first step: the concept words' `rows` `[words * copies, width]` for each
+    /// text encoder where words are trained; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
     /// in +-1 / sqrt(in) in the method) and an up of zeros, so that it adds nothing yet.
     ///
     /// # Errors
     /// Rows or numbers of another shape.
     pub fn initial(
         &self,
-        rows: Option<Array>,
+        rows: impl IntoIterator<Item = Array>,
         down: &mut dyn FnMut(&TrainedLayer) -> Vec<f32>,
     ) -> Result<State> {
         let mut state = State::default();
-        state.arrays.extend(rows.map(|rows| ("rows".to_string(), rows)));
+        let networks = [Network::TextEncoder, Network::TextEncoder2].map(rows_name);
+        state.arrays.extend(networks.map(String::from).into_iter().zip(rows));
         for layer in &self.built.layers {
             let [down_name, up_name] = parameter_group::part_names(layer);
             state.arrays.insert(down_name, Array::f32([layer.rank, layer.into], down(layer)));
@@ -50,7 +51,7 @@ impl TrainingStep {
     /// Arrays that are missing, unknown or of another shape.
     pub fn restore(&mut self, state: &State) -> Result<()> {
         let mut expected = 0;
-        let mut values: Vec<(String, Array)> = Vec::new();
+        let mut values: Vec<(Tensor, Array)> = Vec::new();
         for group in &self.built.groups {
             let mut all = Vec::with_capacity(3 * group.count);
             for kind in KINDS {
@@ -63,8 +64,8 @@ impl TrainingStep {
                     expected += 1;
                 }
             }
-            values.push((group.name.clone(), Array::f32([3, group.count], all)));
-            if self.config.accumulate > 1 {
+            values.push((group.state, Array::f32([3, group.count], all)));
+            if let Some(input) = group.sum {
                 let mut sum = Vec::with_capacity(group.count);
                 for part in &group.parts {
                     if state.accumulated == 0 {
@@ -78,7 +79,7 @@ impl TrainingStep {
                     )?);
                     expected += 1;
                 }
-                values.push((group.sum_name(), Array::f32([group.count], sum)));
+                values.push((input, Array::f32([group.count], sum)));
             }
         }
         if state.accumulated >= self.config.accumulate {
@@ -97,8 +98,8 @@ impl TrainingStep {
             });
         }
         self.engine.prepare(&self.built.graph)?;
-        for (name, array) in values {
-            self.engine.write(&name, array)?;
+        for (input, array) in &values {
+            self.engine.write(*input, array)?;
         }
         (self.step, self.accumulated) = (state.step, state.accumulated);
         self.embeddings_stopped = state.embeddings_stopped;
@@ -113,12 +114,12 @@ impl TrainingStep {
     pub fn state(&self) -> Result<State> {
         let mut arrays = BTreeMap::new();
         for group in &self.built.groups {
-            let all = self.engine.read(&group.name)?.ok_or(Error::NoState)?;
+            let all = self.engine.read(group.state)?.ok_or(Error::NoState)?;
             for (kind, values) in KINDS.iter().zip(all.values().chunks_exact(group.count)) {
                 arrays.extend(parts(group, values, |name| format!("{kind}{name}")));
             }
-            if self.accumulated > 0 {
-                let sum = self.engine.read(&group.sum_name())?.ok_or(Error::NoState)?;
+            if let Some(sum) = group.sum.filter(|_| self.accumulated > 0) {
+                let sum = self.engine.read(sum)?.ok_or(Error::NoState)?;
                 arrays.extend(parts(group, sum.values(), gradient_name));
             }
         }
@@ -139,23 +140,24 @@ impl TrainingStep {
     /// Starts the accumulation anew.
     pub(super) fn forget_sums(&mut self) -> Result<()> {
         self.accumulated = 0;
-        if self.config.accumulate > 1 {
-            for group in &self.built.groups {
-                self.engine
-                    .write(&group.sum_name(), Array::f32([group.count], vec![0.0; group.count]))?;
+        for group in &self.built.groups {
+            if let Some(sum) = group.sum {
+                self.engine.write(sum, &Array::f32([group.count], vec![0.0; group.count]))?;
             }
         }
         Ok(())
     }
 
-    /// Measures the rows, and stops them for good once they have reached the limit.
+    /// Measures the first text encoder's rows, and stops all for good once they have reached the
+    /// limit.
     pub(super) fn measure_norm(&mut self) -> Result<()> {
         let Some(group) = self.built.groups.iter().find(|group| group.rate == Rate::Rows) else {
             return Ok(());
         };
-        let width = self.models.text.hidden_size;
-        let state = self.engine.read(&group.name)?.ok_or(Error::NoState)?;
-        let rows = state.values()[..group.count].chunks_exact(width.max(1));
+        let Some(part) = group.parts.first() else { return Ok(()) };
+        let [count, width] = part.shape;
+        let state = self.engine.read(group.state)?.ok_or(Error::NoState)?;
+        let rows = state.values()[..count * width].chunks_exact(width.max(1));
         let count = rows.len().max(1);
         let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         self.norm = (rows.map(norm).sum::<f64>() / count as f64) as f32;

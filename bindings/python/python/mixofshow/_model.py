@@ -88,8 +88,12 @@ class Model:
         guidance: Optional[float] = ...,
         batch: Optional[int] = ...,
         sampler: Optional[str] = ...,
+        schedule: Optional[str] = ...,
         karras: bool = ...,
         eta: Optional[float] = ...,
+        guidance_rescale: Optional[float] = ...,
+        original_size: Optional[tuple[int, int]] = ...,
+        crop: Optional[tuple[int, int]] = ...,
         rng: Optional[str] = ...,
         clip_skip: Optional[int] = ...,
         long_prompt: bool = ...,
@@ -122,8 +126,12 @@ class Model:
         guidance: Optional[float] = ...,
         batch: Optional[int] = ...,
         sampler: Optional[str] = ...,
+        schedule: Optional[str] = ...,
         karras: bool = ...,
         eta: Optional[float] = ...,
+        guidance_rescale: Optional[float] = ...,
+        original_size: Optional[tuple[int, int]] = ...,
+        crop: Optional[tuple[int, int]] = ...,
         rng: Optional[str] = ...,
         clip_skip: Optional[int] = ...,
         long_prompt: bool = ...,
@@ -155,8 +163,12 @@ class Model:
         guidance: Optional[float] = None,
         batch: Optional[int] = None,
         sampler: Optional[str] = None,
+        schedule: Optional[str] = None,
         karras: bool = False,
         eta: Optional[float] = None,
+        guidance_rescale: Optional[float] = None,
+        original_size: Optional[tuple[int, int]] = None,
+        crop: Optional[tuple[int, int]] = None,
         rng: Optional[str] = None,
         clip_skip: Optional[int] = None,
         long_prompt: bool = False,
@@ -182,6 +194,7 @@ class Model:
         such a file. What is None is as in the program: `size`, `guidance` and `sampler` are the
         model's, `seed` is drawn. With `latents=True` the final latents come too: an array of
         float32, `[batch, channels, height, width]`, which `numpy.asarray` takes as it is.
+        `original_size` (width, height) and `crop` (left, top) are what Stable Diffusion XL is told.
 
         Odd requests (a prompt that is cut, a stretched picture) are told by `warnings`.
         """
@@ -196,8 +209,12 @@ class Model:
             guidance=guidance,
             batch=batch,
             sampler=sampler,
+            schedule=schedule,
             karras=karras,
             eta=eta,
+            guidance_rescale=guidance_rescale,
+            original_size=original_size,
+            crop=crop,
             rng=rng,
             clip_skip=clip_skip,
             long_prompt=long_prompt,

@@ -1,0 +1,1 @@
+//! The header of the library for C: see `tests/header.rs`.

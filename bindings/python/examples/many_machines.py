@@ -1,0 +1,105 @@
+"""Concepts taught and evaluated side by side on a Ray cluster, then fused.
+
+    pip install ray
+    python many_machines.py PICTURES OUTPUT zorp=man luma=woman mimi=cat --steps 320
+
+PICTURES holds a folder of each name. Nothing is shared but what Ray carries: tasks return the bytes
+of their concept files, actors get them. What a machine that dies was doing is done again elsewhere,
+to the same bytes. Without a cluster (`ray start`, RAY_ADDRESS) it runs on this machine.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import tempfile
+
+import mixofshow as ms
+import ray
+
+
+@ray.remote(num_cpus=1, max_retries=5)
+def teach(name: str, class_word: str, pictures: dict[str, bytes], settings: dict) -> bytes:
+    """The bytes of a concept's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = pathlib.Path(folder)
+        (here / "pictures").mkdir()
+        for file, content in pictures.items():
+            (here / "pictures" / file).write_bytes(content)
+        # Paths in the file's own settings are relative, so that all machines make the same bytes.
+        os.chdir(here)
+        taught = ms.train(
+            {"words": f"<{name}1> <{name}2>", "class_word": class_word, **settings},
+            name=name,
+            pictures="pictures",
+            output=f"{name}.safetensors",
+        )
+        content = taught.path.read_bytes()
+        os.chdir("/")
+        return content
+
+
+@ray.remote(num_cpus=1, max_restarts=5, max_task_retries=5)
+class Evaluator:
+    """A loaded model, which makes a concept's pictures and scores them."""
+
+    def __init__(self, model: str | None) -> None:
+        self.model = ms.load(model)
+
+    def scores(self, name: str, concept: bytes, class_word: str, options: dict) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / f"{name}.safetensors"
+            file.write_bytes(concept)
+            found, _ = ms.evaluate(
+                self.model, [ms.Concept(file)], class_word=f"a {class_word}", **options
+            )
+            return found
+
+
+def options(text: str) -> dict:
+    """Options as JSON, which has no tuples."""
+    found = json.loads(text)
+    return {key: tuple(value) if key == "size" else value for key, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pictures", type=pathlib.Path)
+    parser.add_argument("output", type=pathlib.Path)
+    parser.add_argument("concepts", nargs="+", metavar="NAME=CLASS")
+    parser.add_argument("--model")
+    parser.add_argument("--steps", type=int, default=320)
+    parser.add_argument("--settings", type=json.loads, default={}, help="more, as JSON")
+    parser.add_argument("--evaluate", type=options, help="options of `evaluate`, as JSON")
+    parser.add_argument("--fuse", type=options, default={}, help="options of `fuse`, as JSON")
+    given = parser.parse_args()
+    concepts = dict(concept.split("=") for concept in given.concepts)
+    settings = {"steps": given.steps, "sheet_every": 0, **given.settings}
+    if given.model:
+        settings["model"] = given.model
+    evaluate = given.evaluate or {"prompts": ["a photo of <TOK> on the beach"], "seeds": [0, 1]}
+
+    ray.init(ignore_reinit_error=True)
+    tasks = {}
+    for name, class_word in concepts.items():
+        folder = given.pictures / name
+        pictures = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        tasks[name] = teach.remote(name, class_word, pictures, settings)
+
+    given.output.mkdir(parents=True, exist_ok=True)
+    evaluators = [Evaluator.remote(given.model) for _ in concepts]
+    scores = {
+        name: evaluator.scores.remote(name, tasks[name], concepts[name], evaluate)
+        for evaluator, name in zip(evaluators, concepts)
+    }
+    for name, task in tasks.items():
+        (given.output / f"{name}.safetensors").write_bytes(ray.get(task))
+    files = [given.output / f"{name}.safetensors" for name in concepts]
+    fused = ms.fuse(files, given.output / "model", model=given.model, **given.fuse)
+    told = {name: ray.get(task) for name, task in scores.items()}
+    (given.output / "scores.json").write_text(json.dumps(told, indent=2))
+    print(fused.path)
+
+
+if __name__ == "__main__":
+    main()

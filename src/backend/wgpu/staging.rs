@@ -1,0 +1,96 @@
+//! What a program needs of the weights, staged by one thread, for which another one reads ahead,
+//! while others compile kernels.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::mpsc;
+
+use super::layout::Layout;
+use super::lowering::BufferView;
+use super::weights::{Reserved, Weights};
+use crate::backend::Result;
+use crate::graph::Shape;
+
+/// Places of weights on the device, of which some are yet to be filled.
+pub(super) struct Staging<'a> {
+    weights: &'a Weights,
+    reserved: RefCell<Reservations>,
+}
+
+#[derive(Default)]
+struct Reservations {
+    by_name: HashMap<(String, Layout), usize>,
+    /// In the order of their first use.
+    all: Vec<Reserved>,
+}
+
+/// Pieces that are read before the ones before are on their way.
+const AHEAD: usize = 2;
+
+impl<'a> Staging<'a> {
+    pub fn new(weights: &'a Weights) -> Staging<'a> {
+        Staging { weights, reserved: RefCell::default() }
+    }
+
+    /// Where the weight `name` of logical `shape` is, or will be.
+    pub fn locate(&self, name: &str, shape: &Shape, layout: Layout) -> Result<BufferView> {
+        if let Some(view) = self.weights.known(name, layout) {
+            return Ok(view);
+        }
+        let mut reserved = self.reserved.borrow_mut();
+        let key = (name.to_string(), layout);
+        if let Some(&at) = reserved.by_name.get(&key) {
+            return Ok(reserved.all[at].view.clone());
+        }
+        let weight = self.weights.reserve(name, shape, layout)?;
+        let view = weight.view.clone();
+        let at = reserved.all.len();
+        reserved.by_name.insert(key, at);
+        reserved.all.push(weight);
+        Ok(view)
+    }
+
+    /// Uploads what was located and is not there yet, while `meanwhile` runs.
+    ///
+    /// # Errors
+    /// A weight that cannot be read, does not fit f16 or the device; those of `meanwhile`.
+    pub fn finish(self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+        let Staging { weights, reserved } = self;
+        let waiting = reserved.into_inner().all;
+        if waiting.is_empty() {
+            return meanwhile();
+        }
+        std::thread::scope(|scope| {
+            let upload = scope.spawn(|| upload(weights, &waiting));
+            let met = meanwhile();
+            upload.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            met
+        })
+    }
+}
+
+fn upload(weights: &Weights, waiting: &[Reserved]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (read, pieces) = mpsc::sync_channel::<Result<Vec<f32>>>(AHEAD);
+        let (give_back, spare) = mpsc::channel::<Vec<f32>>();
+        scope.spawn(move || {
+            for weight in waiting {
+                for range in weight.pieces() {
+                    let mut values = spare.try_recv().unwrap_or_default();
+                    let piece = weights.read(weight, range, &mut values).map(|()| values);
+                    let ends = piece.is_err();
+                    // Nobody listens any more where an upload has failed.
+                    if read.send(piece).is_err() || ends {
+                        return;
+                    }
+                }
+            }
+        });
+        for weight in waiting {
+            // The reader sends a piece for each that is asked for, or an error that ends both.
+            let mut next = || pieces.recv().unwrap_or_else(|_| Ok(Vec::new()));
+            weights.upload(weight, &mut next, &mut |values| drop(give_back.send(values)))?;
+        }
+        Ok(())
+    })
+}

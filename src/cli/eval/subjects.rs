@@ -1,0 +1,304 @@
+//! Who is evaluated: concepts of files or of a fused model, with the pictures that they were trained
+//! from.
+use std::path::{Path, PathBuf};
+
+use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
+use mixofshow::concept::{self, Applied, Concept, ScaledFile, dialects};
+use mixofshow::fusion::Previous;
+use mixofshow::metrics::survey::{Class, ConceptSettings, PromptList, Reference, Subject};
+use mixofshow::picture::{Mask, Picture};
+use mixofshow::pipeline::recipe::{ConceptSource, Source, hex};
+use mixofshow::training::folder::pictures_in;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::Arguments;
+use crate::cli::terminal::Terminal;
+use crate::cli::{Failure, Result, files};
+
+/// A concept, before it is known what it was trained from.
+struct Named {
+    name: String,
+    phrase: String,
+    words: Vec<String>,
+    class_word: Option<String>,
+    own: Option<(Applied, ConceptSource)>,
+}
+
+/// A folder's `concept.json`.
+#[derive(Deserialize)]
+struct About {
+    words: Vec<String>,
+    class_word: String,
+}
+
+/// A folder of pictures, and what it says of itself.
+type Folder = (PathBuf, Option<About>);
+
+/// All concepts, checked; `list` gives the prompts that each is asked for.
+pub fn subjects(
+    arguments: &Arguments,
+    checkpoint: &Checkpoint,
+    list: &PromptList,
+    terminal: &Terminal,
+) -> Result<(Vec<ConceptSettings>, Vec<Subject>)> {
+    let folders =
+        arguments.pictures.iter().map(|folder| folder_of(folder)).collect::<Result<Vec<_>>>()?;
+    let mut named = match arguments.concepts.is_empty() {
+        false => of_files(arguments, checkpoint, terminal)?,
+        true => of_model(checkpoint, &folders)?,
+    };
+    for (given, what) in
+        [(arguments.class_word.len(), "--class-word"), (arguments.class.len(), "--class")]
+    {
+        if given > named.len() {
+            let (count, has) = (given, named.len());
+            return Err(Failure::Usage(format!("{what}: {count} for {has} concepts")));
+        }
+    }
+    let paired = pair(&named, folders)?;
+    tell_apart(&mut named);
+    let (mut settings, mut subjects) = (Vec::new(), Vec::new());
+    for (index, (named, (folder, about))) in named.into_iter().zip(paired).enumerate() {
+        let said = arguments.class_word.get(index).cloned();
+        let class_word = said.or(about.map(|about| about.class_word)).or(named.class_word);
+        let class_word = class_word.ok_or_else(|| {
+            Failure::Usage(format!(
+                "concept `{}`: neither its file nor a concept.json in {} tells its class word: \
+                    --class-word WORD does",
+                named.name,
+                folder.display()
+            ))
+        })?;
+        let class = arguments.class.get(index).copied().unwrap_or(Class::of(&class_word));
+        let prompts = list.of(class);
+        if prompts.is_empty() {
+            let (name, class) = (&named.name, class.name());
+            let problem = format!("concept `{name}`: the list has no prompts for {class}");
+            return Err(Failure::Failed(problem.into()));
+        }
+        let (references, references_hash) = references(&named.name, &folder)?;
+        let source = named.own.as_ref().map(|(_, source)| source);
+        settings.push(ConceptSettings {
+            name: named.name,
+            phrase: named.phrase,
+            class_word,
+            class,
+            file: source.map(|source| source.source.path.display().to_string()),
+            file_hash: source.map(|source| source.source.sha256.clone()),
+            scales: source.map_or([1.0, 1.0], |source| {
+                [source.scale, source.text_scale.unwrap_or(source.scale)]
+            }),
+            references: references.len(),
+            references_hash,
+            prompts,
+        });
+        subjects.push(Subject { references, own: named.own });
+    }
+    Ok((settings, subjects))
+}
+
+fn folder_of(folder: &Path) -> Result<Folder> {
+    let path = folder.join("concept.json");
+    if !path.exists() {
+        return Ok((folder.to_path_buf(), None));
+    }
+    let text = checkpoint_text(&path)?;
+    let about = serde_json::from_str(&text)
+        .map_err(|e| Failure::Failed(format!("{}: {e}", path.display()).into()))?;
+    Ok((folder.to_path_buf(), Some(about)))
+}
+
+fn checkpoint_text(path: &Path) -> Result<String> {
+    files::text("--pictures", path, "JSON")
+}
+
+fn of_files(
+    arguments: &Arguments,
+    checkpoint: &Checkpoint,
+    terminal: &Terminal,
+) -> Result<Vec<Named>> {
+    let mut all = Vec::new();
+    for given in &arguments.concepts {
+        let ScaledFile { path, unet, text } = ScaledFile::parse(given).map_err(Failure::Usage)?;
+        for file in adapter_files(&path)? {
+            let (concept, notes) = dialects::read(&file)?;
+            notes.iter().for_each(|note| terminal.remark(format!("{}: {note}", file.display())));
+            if concept.words.is_empty() {
+                let problem = format!(
+                    "{}: it has no words of its own, by which a prompt could call it up",
+                    file.display()
+                );
+                return Err(Failure::Failed(problem.into()));
+            }
+            concept::check_base([&concept], checkpoint, base_hash_cache().as_deref())?;
+            let words: Vec<String> = concept.words.iter().map(|word| word.text.clone()).collect();
+            let source = ConceptSource {
+                source: Source::of(&file)?,
+                scale: unet,
+                text_scale: Some(text).filter(|text| *text != unet),
+            };
+            all.push(Named {
+                name: concept.name.clone(),
+                phrase: words.join(" "),
+                words,
+                class_word: class_word(&concept),
+                own: Some((Applied::scaled(concept, |network| source.scale_of(network))?, source)),
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// What the last word started from, where that is a word.
+fn class_word(concept: &Concept) -> Option<String> {
+    let start = concept.words.iter().rev().find_map(|word| word.initializer.clone());
+    start.filter(|start| !start.starts_with('<'))
+}
+
+/// Those of a fused model: as its note lists them, else as the folders do.
+fn of_model(checkpoint: &Checkpoint, folders: &[Folder]) -> Result<Vec<Named>> {
+    let nobody = || {
+        Failure::Usage(
+            "there is nothing to evaluate: -c names concepts, or -m a model that knows some".into(),
+        )
+    };
+    let words = checkpoint.concepts.as_ref().and_then(|words| words.as_object());
+    let Some(words) = words.filter(|words| !words.is_empty()) else { return Err(nobody()) };
+    if let Ok(previous) = Previous::open(&checkpoint.path) {
+        let of = |concept: mixofshow::fusion::ConceptReport| Named {
+            name: concept.name,
+            phrase: concept.phrase,
+            words: concept.words,
+            class_word: None,
+            own: None,
+        };
+        return Ok(previous.concepts.into_iter().map(of).collect());
+    }
+    let mut all = Vec::new();
+    for (folder, about) in folders {
+        let Some(about) = about else {
+            return Err(Failure::Usage(format!(
+                "{}: no concept.json in it says which of the model's words are shown ({})",
+                folder.display(),
+                words.keys().cloned().collect::<Vec<_>>().join(", ")
+            )));
+        };
+        if let Some(unknown) = about.words.iter().find(|word| !words.contains_key(*word)) {
+            return Err(Failure::Failed(
+                format!("{}: the model does not know the word {unknown}", folder.display()).into(),
+            ));
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (words, phrase) = (about.words.clone(), about.words.join(" "));
+        all.push(Named { name, phrase, words, class_word: None, own: None });
+    }
+    if all.is_empty() { Err(nobody()) } else { Ok(all) }
+}
+
+/// Gives each concept its folder: the one that tells its words, else the next that tells none.
+fn pair(named: &[Named], folders: Vec<Folder>) -> Result<Vec<Folder>> {
+    let mut left: Vec<Option<Folder>> = folders.into_iter().map(Some).collect();
+    let mut paired: Vec<Option<Folder>> = named.iter().map(|_| None).collect();
+    for (named, slot) in named.iter().zip(&mut paired) {
+        let tells = |folder: &&mut Option<Folder>| {
+            let about = folder.as_ref().and_then(|(_, about)| about.as_ref());
+            about.is_some_and(|about| about.words == named.words)
+        };
+        *slot = left.iter_mut().find(tells).and_then(Option::take);
+    }
+    let mut silent = left.iter_mut().filter(|f| matches!(f, Some((_, None))));
+    for (named, slot) in named.iter().zip(&mut paired).filter(|(_, slot)| slot.is_none()) {
+        *slot = silent.next().and_then(Option::take);
+        if slot.is_none() {
+            return Err(Failure::Usage(format!(
+                "concept `{}`: there are no pictures to compare with: --pictures FOLDER names those \
+                    that it was trained from, once for each concept",
+                named.name
+            )));
+        }
+    }
+    if let Some((folder, about)) = left.into_iter().flatten().next() {
+        let words = about.map_or("they are one too many".to_string(), |about| {
+            format!("its concept.json says {}", about.words.join(" "))
+        });
+        return Err(Failure::Usage(format!(
+            "--pictures {}: of no concept here ({words})",
+            folder.display()
+        )));
+    }
+    Ok(paired.into_iter().flatten().collect())
+}
+
+/// Names that files can have, and no two alike.
+fn tell_apart(named: &mut [Named]) {
+    let plain = |name: &str| -> String {
+        let keep = |c: char| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
+        let name: String = name.chars().map(keep).collect();
+        if name.is_empty() || name == "together" { format!("concept-{name}") } else { name }
+    };
+    for i in 0..named.len() {
+        let base = plain(&named[i].name);
+        let numbered = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}-{n}")));
+        let mut free = numbered.filter(|name| named[..i].iter().all(|other| other.name != *name));
+        named[i].name = free.next().unwrap_or(base);
+    }
+}
+
+/// The pictures of a folder with their masks, and the hash of all of them.
+fn references(concept: &str, folder: &Path) -> Result<(Vec<Reference>, String)> {
+    let paths = pictures_in(folder)
+        .map_err(|e| Failure::Failed(format!("concept `{concept}`: {e}").into()))?;
+    let (mut references, mut sha) = (Vec::new(), Sha256::new());
+    for path in &paths {
+        sha.update(Source::of(path)?.sha256);
+        let mask = path.file_stem().map(|stem| folder.join("mask").join(stem));
+        let mask = mask.map(|mask| mask.with_extension("png")).filter(|mask| mask.exists());
+        if let Some(mask) = &mask {
+            sha.update(Source::of(mask)?.sha256);
+        }
+        let mask = mask.map(Mask::open).transpose()?;
+        references.push(Reference { picture: Picture::open(path)?, mask });
+    }
+    if references.is_empty() {
+        let problem = format!("concept `{concept}`: {} has no pictures in it", folder.display());
+        return Err(Failure::Failed(problem.into()));
+    }
+    Ok((references, hex(&sha.finalize())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> Named {
+        let words = vec![format!("<{name}1>"), format!("<{name}2>")];
+        Named { name: name.into(), phrase: words.join(" "), words, class_word: None, own: None }
+    }
+
+    #[test]
+    fn folders_go_to_whose_words_they_tell_then_in_order() {
+        let about = |name: &str| About { words: named(name).words, class_word: "man".into() };
+        let folder = |name: &str, about| (PathBuf::from(name), about);
+        let names = |paired: Vec<Folder>| {
+            paired.into_iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>()
+        };
+        let both = [named("a"), named("b")];
+        let found = pair(&both, vec![folder("x", None), folder("y", Some(about("a")))]);
+        assert_eq!(found.map(names).ok(), Some(vec!["y".to_string(), "x".to_string()]));
+        let said = |folders| match pair(&both, folders) {
+            Err(Failure::Usage(said)) => said,
+            _ => panic!("it was taken"),
+        };
+        assert!(said(vec![folder("x", None)]).contains("concept `b`"));
+        let other = said(vec![folder("x", None), folder("y", None), folder("z", Some(about("c")))]);
+        assert!(other.contains("z") && other.contains("<c1>"), "{other}");
+    }
+
+    #[test]
+    fn names_are_made_for_files() {
+        let mut all = [named("a/b"), named("a b"), named("together")];
+        tell_apart(&mut all);
+        assert_eq!(all.map(|n| n.name), ["a-b", "a-b-2", "concept-together"]);
+    }
+}

@@ -1,0 +1,121 @@
+//! What a run would take, printed in its place.
+use mixofshow::backend::Device;
+use mixofshow::counted;
+use mixofshow::pipeline::{Pipeline, PreparedRequest};
+use serde::Serialize;
+
+use crate::cli::terminal::Terminal;
+use crate::cli::{Result, units};
+
+#[derive(Serialize)]
+struct Plan {
+    device: String,
+    width: usize,
+    height: usize,
+    pictures: usize,
+    /// Sampled together.
+    at_once: usize,
+    sampler: String,
+    /// Calls of the model for each picture, of all passes.
+    calls: usize,
+    bytes: Bytes,
+    /// What staying within the budget costs.
+    costs: Vec<String>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Bytes {
+    text_encoder: u64,
+    unet: u64,
+    autoencoder: u64,
+    sampling: u64,
+    encoding: u64,
+    decoding: u64,
+    peak: u64,
+    budget: Option<u64>,
+}
+
+/// Prints the plan of a request.
+pub fn print(
+    gpu: &Device,
+    pipeline: &Pipeline,
+    prepared: &PreparedRequest<'_>,
+    json: bool,
+    terminal: &Terminal,
+) -> Result<()> {
+    let (memory, shape) = (prepared.memory(), prepared.shape());
+    let plan = Plan {
+        device: gpu.name().to_string(),
+        width: shape.width,
+        height: shape.height,
+        pictures: shape.pictures,
+        at_once: shape.at_once,
+        sampler: shape.sampler.to_string(),
+        calls: shape.calls,
+        bytes: Bytes {
+            text_encoder: memory.text,
+            unet: memory.unet,
+            autoencoder: memory.vae,
+            sampling: memory.sampling,
+            encoding: memory.encoding,
+            decoding: memory.decoding,
+            peak: memory.peak,
+            budget: prepared.budget(),
+        },
+        costs: prepared.costs(),
+        warnings: prepared.warnings().to_vec(),
+    };
+    if json {
+        return terminal.print_json(&plan);
+    }
+    let bytes = &plan.bytes;
+    let row = |name: &str, value: String| format!("{name:<13}{value}");
+    let mut lines = vec![
+        row("device", plan.device.clone()),
+        row("model", pipeline.model().path.display().to_string()),
+        row(
+            "pictures",
+            format!(
+                "{} of {}x{}, {} at once",
+                plan.pictures, plan.width, plan.height, plan.at_once
+            ),
+        ),
+        row(
+            "sampling",
+            format!("{} of the model by {}", counted(plan.calls, "call"), plan.sampler),
+        ),
+        row(
+            "weights",
+            format!(
+                "text encoder {}, UNet {}, autoencoder {}",
+                units::bytes(bytes.text_encoder),
+                units::bytes(bytes.unet),
+                units::bytes(bytes.autoencoder)
+            ),
+        ),
+        row(
+            "at work",
+            format!(
+                "sampling {}, decoding {}{}",
+                units::bytes(bytes.sampling),
+                units::bytes(bytes.decoding),
+                match bytes.encoding {
+                    0 => String::new(),
+                    encoding => format!(", encoding {}", units::bytes(encoding)),
+                }
+            ),
+        ),
+        row(
+            "at most",
+            match bytes.budget {
+                Some(budget) => {
+                    format!("{} of {}", units::bytes(bytes.peak), units::bytes(budget))
+                }
+                None => units::bytes(bytes.peak),
+            },
+        ),
+    ];
+    lines.extend(plan.costs.iter().map(|cost| row("cost", cost.clone())));
+    terminal.print(lines.join("\n"))
+}

@@ -1,0 +1,210 @@
+//! `mos kernel bench`: which kernel is faster, and how far from what the machine can do?
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN, presets::UTF8_HORIZONTAL_ONLY};
+use mixofshow::backend::wgpu::Gpu;
+use mixofshow::workbench::{BenchOptions, BenchReport, Clock, Contender, Source, Spec, bench};
+
+use super::told::{beside, describe, seconds};
+use super::{Global, Result, Terminal, Wanted, device, html, source};
+use crate::cli::bench::Clock as Times;
+use crate::cli::progress::Progress;
+use crate::cli::{Failure, interrupt, values};
+
+/// Measure kernels side by side, with a test of whether they differ
+///
+/// Kernels are measured in turns at each shape, after warming up: median and the fifths around it,
+/// GFLOP/s, GB/s, and the share of this machine's roofline, which is measured first (chains of
+/// multiply-adds, a large copy, an empty dispatch). Each is compared with the first one: a
+/// difference is told where Wilcoxon's signed-rank test and resampling agree that it is no chance,
+/// and where it is above 1 % and above what the first kernel differs from itself, measured twice.
+/// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
+/// where the device is a software driver. Results are compared with the reference, too: a kernel
+/// that is wrong says so.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// WGSL files
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Shapes: small, sd15, sdxl, one or more such as 4096x320x320,256x1280x1280, or a file of
+    /// them, one a line [default: sd15 on cards, small on software drivers]
+    #[arg(long, value_name = "SHAPES")]
+    shapes: Option<String>,
+    /// Measurements of each kernel at each shape
+    #[arg(long, default_value_t = 31, value_parser = values::TIMES.parser::<usize>())]
+    rounds: usize,
+    /// With the bounds checks that wgpu adds unless it is told to trust a kernel
+    #[arg(long)]
+    checked: bool,
+    /// Fill caches with something else before each measurement
+    #[arg(long)]
+    cold: bool,
+    /// Clock where the device has no timestamps [default: cpu on software drivers, else wall]
+    #[arg(long, value_enum)]
+    clock: Option<Times>,
+    /// Print JSON, with every measurement
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Print a table in Markdown, for a pull request
+    #[arg(long)]
+    markdown: bool,
+    /// Write a page with the table and a roofline plot, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// The shapes that were asked for.
+pub fn shapes(asked: Option<&str>, spec: &Spec, gpu: &Gpu) -> Result<Vec<Vec<usize>>> {
+    let default = if gpu.is_software() { "small" } else { "sd15" };
+    let asked = asked.unwrap_or(default);
+    if let Some(shapes) =
+        spec.shapes_of(asked).or_else(|| spec.shapes_of("small").filter(|_| asked == default))
+    {
+        return Ok(shapes);
+    }
+    let text = match Path::new(asked).exists() {
+        true => std::fs::read_to_string(asked).map_err(|error| {
+            mixofshow::workbench::Error::File { path: asked.into(), message: error.to_string() }
+        })?,
+        false => asked.replace(',', "\n"),
+    };
+    let names = spec.size_names();
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let shape = |line: &str| {
+        let sizes: Option<Vec<usize>> = line
+            .split(|c: char| c.is_whitespace() || c == 'x' || c == ',')
+            .filter(|part| !part.is_empty())
+            .map(|part| part.parse().ok())
+            .collect();
+        sizes.filter(|sizes| sizes.len() == names.len() && !sizes.contains(&0)).ok_or_else(|| {
+            Failure::Usage(format!(
+                "--shapes: `{line}` is none of small, sd15 and sdxl, no file, and no shape, which \
+                 has {} sizes from 1 on, as in {}",
+                names.len(),
+                names.join("x")
+            ))
+        })
+    };
+    let all: Vec<Vec<usize>> =
+        lines.filter(|line| !line.is_empty()).map(shape).collect::<Result<_>>()?;
+    match all.is_empty() {
+        true => Err(Failure::Usage(format!("--shapes {asked}: no shape is in it"))),
+        false => Ok(all),
+    }
+}
+
+pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+    let sources: Vec<Source> =
+        options.files.iter().map(|file| source(file)).collect::<Result<_>>()?;
+    let Some(first) = sources.first() else { return Ok(()) };
+    let spec = options.wanted.spec(first)?;
+    let settings = options.wanted.settings()?;
+    let gpu = device(global)?;
+    let shapes = shapes(options.shapes.as_deref(), &spec, &gpu)?;
+    let contenders: Vec<Contender> = sources
+        .into_iter()
+        .map(|source| {
+            let known = |name: &String| source.tuned.iter().any(|(known, _)| known == name);
+            let own = settings.iter().filter(|(name, _)| known(name));
+            let settings = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+            Contender { source, settings }
+        })
+        .collect();
+    let stray =
+        settings.keys().find(|name| !contenders.iter().any(|c| c.settings.contains_key(*name)));
+    if let Some(name) = stray {
+        return Err(Failure::Usage(format!("--set {name}: no kernel's header declares it")));
+    }
+    if let Some(path) = &options.html {
+        mixofshow::checkpoint::output::check(path).map_err(|error| {
+            mixofshow::workbench::Error::File { path: path.clone(), message: error.to_string() }
+        })?;
+    }
+    let times = options.clock.unwrap_or(if gpu.is_software() { Times::Cpu } else { Times::Wall });
+    let now = || times.now();
+    let clock = Clock { name: name_of(times), now: &now };
+    let bench_options = BenchOptions {
+        rounds: options.rounds,
+        checked: options.checked,
+        cold: options.cold,
+        ..BenchOptions::default()
+    };
+    let _watched = interrupt::watched();
+    let mut progress = Progress::new(terminal);
+    let mut tell = |done: usize, of: usize| {
+        progress.show("measurements", done, of);
+        interrupt::asked().is_continue()
+    };
+    let report = bench(&gpu, &contenders, &spec, &shapes, &bench_options, &clock, &mut tell);
+    progress.finish();
+    let report = match report {
+        Err(mixofshow::workbench::Error::Cancelled) => return Err(Failure::Stopped),
+        other => other?,
+    };
+    for note in &report.notes {
+        terminal.note(format!("note: left out: {note}"));
+    }
+    if let Some(path) = &options.html {
+        let page = html::page(&spec, &report);
+        let write = |out: &mut dyn std::io::Write| out.write_all(page.as_bytes());
+        mixofshow::checkpoint::output::write(path, write).map_err(|error| {
+            mixofshow::workbench::Error::File { path: path.clone(), message: error.to_string() }
+        })?;
+        terminal.note(format!("written: {}", path.display()));
+    }
+    if options.json {
+        return terminal.print_json(&report);
+    }
+    if !options.markdown {
+        terminal.note(describe(&report));
+    }
+    terminal.print(table(&report, options.markdown))?;
+    if options.markdown {
+        terminal.print(format!("\n{}", describe(&report)))?;
+    }
+    Ok(())
+}
+
+pub fn name_of(times: Times) -> &'static str {
+    match times {
+        Times::Cpu => "the process's CPU time",
+        Times::Wall => "elapsed time",
+    }
+}
+
+fn table(report: &BenchReport, markdown: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(if markdown { ASCII_MARKDOWN } else { UTF8_HORIZONTAL_ONLY });
+    table.set_header([
+        "kernel",
+        "sizes",
+        "median",
+        "p20",
+        "p80",
+        "GFLOP/s",
+        "GB/s",
+        "of roofline",
+        "beside the first",
+    ]);
+    for one in &report.measured {
+        table.add_row([
+            one.kernel.clone(),
+            one.sizes.clone(),
+            seconds(one.median),
+            seconds(one.p20),
+            seconds(one.p80),
+            format!("{:.2}", one.flops / one.median * 1e-9),
+            format!("{:.2}", one.bytes / one.median * 1e-9),
+            format!("{:.0} %", one.roofline * 100.0),
+            beside(one),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(2).take(6) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

@@ -1,0 +1,154 @@
+//! `mos kernel check`: is a kernel right?
+
+use std::path::PathBuf;
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use mixofshow::backend::wgpu::Gpu;
+use mixofshow::counted;
+use mixofshow::workbench::{CheckOptions, CheckReport, Source, check, check_shipped};
+
+use super::{Global, Result, Terminal, Wanted, adapter, is_own, source};
+use crate::cli::Failure;
+use crate::cli::progress::Progress;
+
+/// Check a kernel against a reference, at shapes of all sorts
+///
+/// The kernel is executed as it is written, invocation by invocation, with every access looked at:
+/// out-of-bounds reads and writes, races and missing barriers, workgroup memory and outputs that
+/// are read before they are written, barriers in divergent control flow, inputs that are written,
+/// f16 that overflows, endless loops, and dependence on the size of subgroups (executed with 8 to
+/// 128 lanes). Results are compared with a reference in f64 at ordinary, ragged, tiny, empty and
+/// large shapes, with numbers large and small, NaN, infinities and denormals; the worst error is
+/// told with its index. On a graphics adapter the kernel runs, too: twice, and with its workgroups
+/// in another order, between guards. Without a card, name a software driver in --adapter for that.
+///
+/// A kernel binds the tensors of its kind by their names (docs/kernels.md), and its header says how
+/// many workgroups it takes: `//% dispatch [ceil(columns / 16), ceil(rows / 16)]`. A kernel of this
+/// program is checked by its name, or a file that is called as one, as the operations dispatch it.
+/// Exit code 0 only if nothing is found.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// WGSL files, or names of this program's kernels
+    #[arg(value_name = "FILE", required_unless_present = "shipped")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// All kernels of this program
+    #[arg(long, conflicts_with_all = ["files", "kind", "like", "set"])]
+    shipped: bool,
+    /// Only at shapes whose name contains this: ordinary, ragged, huge, NaN ...
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Print JSON: for each kernel its shapes, faults and notes
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Found(String);
+
+pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+    let sources: Vec<Source> =
+        options.files.iter().map(|file| source(file)).collect::<Result<_>>()?;
+    let mut reports = Vec::new();
+    if options.shipped {
+        reports = shipped(None, terminal)?;
+    }
+    let gpu = match sources.iter().all(|source| is_own(source, &options.wanted)) {
+        true => None,
+        false => adapter(global, false)?,
+    };
+    for source in &sources {
+        match is_own(source, &options.wanted) {
+            true => reports.extend(shipped(Some(source), terminal)?),
+            false => reports.push(one(source, options, gpu.as_ref())?),
+        }
+    }
+    if options.json {
+        terminal.print_json(&reports)?;
+    } else {
+        for report in &reports {
+            print(report, reports.len() == 1 || !report.passed() || terminal.verbose(), terminal)?;
+        }
+    }
+    let wrong: Vec<&CheckReport> = reports.iter().filter(|report| !report.passed()).collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = wrong
+        .iter()
+        .map(|report| format!("{} in {}", counted(report.faults.len(), "fault"), report.kernel))
+        .collect();
+    Err(Failure::Failed(Box::new(Found(told.join(", ")))))
+}
+
+fn one(
+    source: &Source,
+    options: &Options,
+    gpu: Option<&std::sync::Arc<Gpu>>,
+) -> Result<CheckReport> {
+    let check_options = CheckOptions {
+        settings: options.wanted.settings()?,
+        device: gpu.cloned(),
+        only: options.only.clone(),
+    };
+    Ok(check(source, &options.wanted.spec(source)?, &check_options)?)
+}
+
+fn shipped(only: Option<&Source>, terminal: &Terminal) -> Result<Vec<CheckReport>> {
+    let mut progress = Progress::new(terminal);
+    let reports = check_shipped(only, &mut |_, done, of| {
+        progress.show("cases", done, of);
+        true
+    })?;
+    Ok(reports)
+}
+
+/// A report for people.
+pub fn print(report: &CheckReport, whole: bool, terminal: &Terminal) -> Result<()> {
+    if whole {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.set_header([report.kernel.as_str(), "sizes", "worst error", "allowed", "at", ""]);
+        for shape in &report.shapes {
+            let faults: Vec<&str> = shape.faults.iter().map(|kind| kind.name()).collect();
+            let error = shape.error.map_or(String::new(), |error| format!("{error:.1e}"));
+            table.add_row([
+                shape.label.clone(),
+                shape.sizes.clone(),
+                error,
+                format!("{:.1e}", shape.allowed),
+                shape.at.clone().unwrap_or_default(),
+                if faults.is_empty() { "ok".into() } else { faults.join(", ") },
+            ]);
+        }
+        for column in table.column_iter_mut().skip(2).take(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        terminal.print(table)?;
+    }
+    for note in &report.notes {
+        terminal.note(format!("note: {note}"));
+    }
+    for fault in &report.faults {
+        let times =
+            if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
+        terminal.print(format!("{fault}{times}"))?;
+    }
+    let where_ = match (&report.device, report.shapes.iter().any(|shape| shape.on_device)) {
+        (Some(device), true) => format!("executed as it is written, and run on {device}"),
+        _ => "executed as it is written; on no device".to_string(),
+    };
+    let verdict = match report.faults.len() {
+        0 => "right".to_string(),
+        count => counted(count, "fault"),
+    };
+    terminal.print(format!(
+        "{}: {verdict} at {}, against {}; {where_}",
+        report.kernel,
+        counted(report.shapes.len(), "shape"),
+        report.reference
+    ))
+}

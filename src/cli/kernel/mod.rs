@@ -1,0 +1,140 @@
+//! `mos kernel`: for people who write shaders.
+
+mod bench;
+mod check;
+mod html;
+mod show;
+mod told;
+mod tune;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+pub use html::escaped;
+
+use super::terminal::Terminal;
+use super::{Failure, Global, Result};
+use mixofshow::backend::wgpu::{self as gpu, Gpu};
+use mixofshow::workbench::{Setting, Settings, Source, Spec, kinds, stands_for_own};
+
+#[derive(Debug, Args)]
+pub struct Kernel {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Check(check::Options),
+    Bench(bench::Options),
+    Tune(tune::Options),
+    Show(show::Options),
+    Watch(watch::Options),
+}
+
+/// Which kernel, and what it is to compute.
+#[derive(Clone, Debug, Args)]
+struct Wanted {
+    /// What it computes: matmul, conv3x3, attention, group_norm, layer_norm, geglu or softmax
+    /// [default: as its line `//% kind` says]
+    #[arg(long = "as", value_name = "KIND", conflicts_with = "like")]
+    kind: Option<String>,
+    /// A file that describes what it computes: sizes, inputs, outputs by a formula or another
+    /// kernel (docs/kernels.md)
+    #[arg(long, value_name = "TOML")]
+    like: Option<std::path::PathBuf>,
+    /// A value of a parameter that its header declares, as in `--set tile=8`; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl Wanted {
+    fn settings(&self) -> Result<Settings> {
+        let one = |text: &String| {
+            let (name, value) = text.split_once('=').ok_or_else(|| {
+                Failure::Usage(format!("--set {text}: expected NAME=VALUE, such as tile=8"))
+            })?;
+            Ok((name.trim().to_string(), Setting::parse(value)))
+        };
+        self.set.iter().map(one).collect()
+    }
+
+    /// What a kernel is to compute.
+    fn spec(&self, source: &Source) -> Result<Spec> {
+        if let Some(path) = &self.like {
+            return Ok(Spec::like(path)?);
+        }
+        match self.kind.as_ref().or(source.kind.as_ref()) {
+            Some(kind) => Ok(Spec::kind(kind)?),
+            None => Err(Failure::Usage(format!(
+                "{}: what does it compute? Say it with --as ({}), --like FILE.toml, or a line \
+                 `//% kind KIND` in the kernel",
+                source.name,
+                kinds().join(", ")
+            ))),
+        }
+    }
+}
+
+/// A file, or this program's own kernel of that name.
+fn source(name: &Path) -> Result<Source> {
+    let own = name.to_str().filter(|name| !name.contains(['/', '\\', '.']));
+    match own {
+        Some(own) if !name.exists() => Ok(Source::own(own)?),
+        _ => Ok(Source::open(name)?),
+    }
+}
+
+/// Whether a source is a kernel of this program, or stands for one, whatever the options say.
+fn is_own(source: &Source, wanted: &Wanted) -> bool {
+    let told = wanted.kind.is_some() || wanted.like.is_some();
+    !told && stands_for_own(source)
+}
+
+/// The graphics adapter that was asked for; none is the processor. Without a word a card, or any
+/// adapter where `software` ones do, too.
+fn adapter(global: &Global, software: bool) -> Result<Option<Arc<Gpu>>> {
+    let name = global.adapter.as_deref().map(str::trim).filter(|name| !name.is_empty());
+    let selection = match name {
+        Some(name) if name.eq_ignore_ascii_case("cpu") => return Ok(None),
+        Some(name) => gpu::Selection::Matching(name.to_string()),
+        None if software => gpu::Selection::Best,
+        None => gpu::Selection::Card,
+    };
+    let options = gpu::Options {
+        selection,
+        matrices: global.matrices,
+        extras: true,
+        ..gpu::Options::default()
+    };
+    match Gpu::open(&options) {
+        Ok(gpu) => Ok(Some(gpu)),
+        Err(gpu::Error::NoAdapter { .. }) if name.is_none() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// As `adapter`, for what only a device can do.
+pub fn device(global: &Global) -> Result<Arc<Gpu>> {
+    match adapter(global, true)? {
+        Some(gpu) => Ok(gpu),
+        None => Err(Failure::Usage(
+            "kernels in WGSL run on graphics adapters, of which a software driver is one; `mos \
+             devices` lists those that there are"
+                .into(),
+        )),
+    }
+}
+
+pub fn run(kernel: &Kernel, global: &Global, terminal: &Terminal) -> Result<()> {
+    match &kernel.what {
+        What::Check(options) => check::run(options, global, terminal),
+        What::Bench(options) => bench::run(options, global, terminal),
+        What::Tune(options) => tune::run(options, global, terminal),
+        What::Show(options) => show::run(options, terminal),
+        What::Watch(options) => watch::run(options, global, terminal),
+    }
+}

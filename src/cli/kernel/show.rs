@@ -1,0 +1,73 @@
+//! `mos kernel show`: what a device gets.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use mixofshow::workbench::{Language, Wgsl, shown, variants};
+
+use super::{Result, Terminal, Wanted, is_own, source};
+use crate::cli::Failure;
+
+/// Print what a device gets of a kernel: rendered, or translated to its own language
+///
+/// A template is rendered with the first value of each parameter, or with those of --set. Of this
+/// program's own kernels, by their names, there are several: one for each use by the operations,
+/// numbered from 1 (--variant).
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("language").args(["wgsl", "spirv", "msl", "hlsl"]))]
+pub struct Options {
+    /// A WGSL file, or the name of one of this program's kernels
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// WGSL as it was rendered (unless told otherwise)
+    #[arg(long)]
+    wgsl: bool,
+    /// Vulkan's SPIR-V, disassembled
+    #[arg(long)]
+    spirv: bool,
+    /// Metal's language
+    #[arg(long)]
+    msl: bool,
+    /// DirectX 12's language
+    #[arg(long)]
+    hlsl: bool,
+    /// Of a kernel of this program: which of its uses
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    #[arg(value_parser = crate::cli::values::TIMES.parser::<usize>())]
+    variant: usize,
+}
+
+pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
+    let source = source(&options.file)?;
+    let wgsl: Wgsl = if is_own(&source, &options.wanted) {
+        let stem = source.path.as_ref().and_then(|path| path.file_stem()?.to_str());
+        let all = variants(stem.unwrap_or(&source.name))?;
+        let variant = all.get(options.variant - 1).ok_or_else(|| {
+            Failure::Usage(format!(
+                "--variant {}: {} has {}",
+                options.variant,
+                source.name,
+                mixofshow::counted(all.len(), "use")
+            ))
+        })?;
+        if all.len() > 1 {
+            terminal.note(format!("variant {} of {}", options.variant, all.len()));
+        }
+        variant.wgsl(&source)?
+    } else {
+        source.wgsl(&options.wanted.settings()?)?
+    };
+    let language = match options {
+        Options { spirv: true, .. } => Language::SpirV,
+        Options { msl: true, .. } => Language::Msl,
+        Options { hlsl: true, .. } => Language::Hlsl,
+        _ => Language::Wgsl,
+    };
+    let text = shown(&wgsl, language).map_err(|message| {
+        let kernel = source.name.clone();
+        mixofshow::workbench::Error::Kernel { kernel, message }
+    })?;
+    terminal.print(text.trim_end())
+}

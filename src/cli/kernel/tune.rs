@@ -1,0 +1,205 @@
+//! `mos kernel tune`: the sizes that suit this machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use mixofshow::backend::wgpu::{self as gpu, Gpu, sizes_file};
+use mixofshow::checkpoint::output;
+use mixofshow::workbench::{
+    Clock, Error, TuneOptions, TuneReport, families, family_shapes, tune, tune_family,
+};
+
+use super::bench::{name_of, shapes};
+use super::told::seconds;
+use super::{Global, Result, Terminal, Wanted, device, source};
+use crate::cli::bench::Clock as Times;
+use crate::cli::progress::Progress;
+use crate::cli::{Failure, interrupt, values};
+
+/// Find the fastest of the forms that a kernel's header declares
+///
+/// Tries all combinations of the values in its lines `//% tune NAME in [..]`: those that the device
+/// cannot have are left out, those that are slow at first sight are stopped, the best are measured
+/// in turns with what there is now, at all shapes. Results are compared with the reference. Values
+/// are chosen only if they are slower at no shape and faster at some.
+///
+/// Of this program's own kernels (matmul, attention, lora_down, group_norm) the values go into a
+/// file for this adapter in the user's cache folder, which every command reads from then on; `mos
+/// devices` tells which is in use, and MOS_TUNED=off ignores it.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// A WGSL file, or a part of this program's table of sizes: matmul, attention, lora_down or
+    /// group_norm
+    #[arg(value_name = "FILE")]
+    kernel: PathBuf,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Shapes: small, sd15, sdxl, or one or more such as 4096x320x320,256x1280x1280 [default: sd15
+    /// on cards, small on software drivers]
+    #[arg(long, value_name = "SHAPES")]
+    shapes: Option<String>,
+    /// Measurements of each of the best forms at each shape
+    #[arg(long, default_value_t = 15, value_parser = values::TIMES.parser::<usize>())]
+    rounds: usize,
+    /// Write the values to this file instead
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write nothing
+    #[arg(long, conflicts_with = "output")]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+    let opened = device(global)?;
+    let times = if opened.is_software() { Times::Cpu } else { Times::Wall };
+    let now = || times.now();
+    let clock = Clock { name: name_of(times), now: &now };
+    let tune_options = TuneOptions { rounds: options.rounds, ..TuneOptions::default() };
+    let _watched = interrupt::watched();
+    let mut progress = Progress::new(terminal);
+    let mut tell = |done: usize, of: usize| {
+        progress.show("measurements", done, of);
+        interrupt::asked().is_continue()
+    };
+    let family = options.kernel.to_str().filter(|name| families().contains(name));
+    let family = family.filter(|name| !Path::new(name).exists());
+    let report = match family {
+        Some(family) => {
+            let shapes = of_family(family, options, &opened)?;
+            let selection = gpu::Selection::Matching(opened.name().to_string());
+            let open = |tuned| -> std::result::Result<Arc<Gpu>, Error> {
+                let selection = selection.clone();
+                let matrices = global.matrices;
+                let tuned = Some(tuned);
+                let options = gpu::Options { selection, matrices, tuned, ..Default::default() };
+                Ok(Gpu::open(&options)?)
+            };
+            let now = *opened.tuned();
+            tune_family(family, now, &open, &shapes, &tune_options, &clock, &mut tell)
+        }
+        None => {
+            let source = source(&options.kernel)?;
+            let spec = options.wanted.spec(&source)?;
+            let shapes = shapes(options.shapes.as_deref(), &spec, &opened)?;
+            tune(&opened, &source, &spec, &shapes, &tune_options, &clock, &mut tell)
+        }
+    };
+    progress.finish();
+    let report = match report {
+        Err(Error::Cancelled) => return Err(Failure::Stopped),
+        other => other?,
+    };
+    let path = match (&options.output, family) {
+        _ if options.dry_run || report.chosen.is_empty() => None,
+        (Some(path), _) => Some(path.clone()),
+        (None, Some(_)) => sizes_file(opened.name()),
+        (None, None) => None,
+    };
+    if let Some(path) = &path {
+        write(path, &report, family)?;
+    }
+    if options.json {
+        return terminal.print_json(&report);
+    }
+    print(&report, terminal)?;
+    match path {
+        Some(path) => terminal.note(format!("written: {}", path.display())),
+        None => terminal.note("nothing is written"),
+    }
+    Ok(())
+}
+
+fn of_family(family: &str, options: &Options, gpu: &Gpu) -> Result<Vec<Vec<usize>>> {
+    if options.wanted.kind.is_some() || options.wanted.like.is_some() {
+        return Err(Failure::Usage(format!(
+            "`{family}` is this program's own; --as and --like are for files"
+        )));
+    }
+    let default = if gpu.is_software() { "small" } else { "sd15" };
+    let asked = options.shapes.as_deref().unwrap_or(default);
+    let (names, known) = family_shapes(family, asked)?;
+    if let Some(shapes) = known {
+        return Ok(shapes);
+    }
+    let shape = |text: &str| {
+        let sizes: Option<Vec<usize>> = text.split('x').map(|n| n.trim().parse().ok()).collect();
+        sizes.filter(|sizes| sizes.len() == names.len() && !sizes.contains(&0)).ok_or_else(|| {
+            Failure::Usage(format!(
+                "--shapes: `{text}` is none of small, sd15 and sdxl, and no shape, which is {}",
+                names.join("x")
+            ))
+        })
+    };
+    asked.split(',').map(shape).collect()
+}
+
+/// Writes the chosen values: of this program's kernels into the table that is there already.
+fn write(path: &Path, report: &TuneReport, family: Option<&str>) -> Result<()> {
+    let failed = |message: String| Error::File { path: path.into(), message };
+    let mut table = match (family, std::fs::read_to_string(path)) {
+        (Some(_), Ok(text)) => toml::from_str::<toml::Table>(&text)
+            .map_err(|error| failed(error.message().to_string()))?,
+        _ => toml::Table::new(),
+    };
+    let values: toml::Table = report
+        .chosen
+        .iter()
+        .map(|(name, value)| {
+            let number = value.parse().map(toml::Value::Integer);
+            (name.clone(), number.unwrap_or_else(|_| toml::Value::String(value.clone())))
+        })
+        .collect();
+    match family {
+        None => table.extend(values),
+        Some(family) => match table.get_mut(family) {
+            Some(toml::Value::Table(own)) => own.extend(values),
+            _ => {
+                table.insert(family.to_string(), toml::Value::Table(values));
+            }
+        },
+    }
+    let head = format!(
+        "# Measured on {} by `mos kernel tune`: what differs from the standard sizes.\n",
+        report.adapter
+    );
+    let text = head + &toml::to_string(&table).map_err(|error| failed(error.to_string()))?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+    }
+    output::write(path, |out| out.write_all(text.as_bytes()))
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(())
+}
+
+fn print(report: &TuneReport, terminal: &Terminal) -> Result<()> {
+    terminal.note(format!(
+        "{} on {}: {} forms, {} that the device cannot have, {} stopped early, {} wrong",
+        report.kernel, report.adapter, report.forms, report.pruned, report.stopped, report.wrong
+    ));
+    if report.chosen.is_empty() {
+        return terminal.print("no form is faster at some shape and slower at none");
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["sizes", "before", "after", "difference"]);
+    for shape in &report.shapes {
+        table.add_row([
+            shape.sizes.clone(),
+            seconds(shape.before),
+            seconds(shape.after),
+            shape.difference.told(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1).take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    terminal.print(table)?;
+    let chosen: Vec<String> =
+        report.chosen.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    terminal.print(format!("best: {}", chosen.join(", ")))
+}

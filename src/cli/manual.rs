@@ -1,0 +1,68 @@
+//! `mos completions` and `mos man`: what shells and `man` are told of this program.
+use std::io;
+use std::path::PathBuf;
+
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+
+use super::terminal::Terminal;
+use super::{Cli, Failure, Result, files};
+
+const EXAMPLES: &str = "\
+Examples:
+  mos completions bash > ~/.local/share/bash-completion/completions/mos
+  mos completions zsh > ~/.zfunc/_mos
+  mos completions fish > ~/.config/fish/completions/mos.fish
+  mos completions powershell >> $PROFILE";
+
+/// Print what lets a shell complete commands and options
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Completions {
+    /// bash, elvish, fish, powershell or zsh
+    #[arg(value_name = "SHELL", hide_possible_values = true)]
+    shell: Shell,
+}
+
+/// Write manual pages into a folder: mos.1, and one for each command
+#[derive(clap::Args)]
+pub struct Manual {
+    /// Such as ~/.local/share/man/man1; pages of those names are replaced
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+pub fn completions(arguments: &Completions, terminal: &Terminal) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "mos", &mut script);
+    terminal.print(String::from_utf8_lossy(&script).trim_end())
+}
+
+pub fn manual(arguments: &Manual, terminal: &Terminal) -> Result<()> {
+    let folder = &arguments.folder;
+    files::check_folder(folder)?;
+    let mut command = Cli::command();
+    command.build();
+    let mut found = Vec::new();
+    pages(&command, &mut found)
+        .map_err(|error| Failure::Failed(format!("the pages cannot be made: {error}").into()))?;
+    // All of them, although nobody may read their names.
+    let mut written = Vec::with_capacity(found.len());
+    for (name, page) in found {
+        let file = folder.join(name);
+        files::make_folder_of(&file)?;
+        files::write(&file, &page)?;
+        written.push(file);
+    }
+    written.iter().try_for_each(|file| terminal.print_path(file))
+}
+
+/// The pages of a command and of those within it, by their files' names.
+fn pages(command: &Command, found: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name()).to_string();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).title(&name).render(&mut page)?;
+    found.push((format!("{name}.1"), page));
+    let inner = command.get_subcommands().filter(|inner| inner.get_name() != "help");
+    inner.into_iter().try_for_each(|inner| pages(inner, found))
+}

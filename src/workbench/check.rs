@@ -1,0 +1,680 @@
+//! A kernel against the reference, at shapes of all sorts: executed as it is written, where every
+//! access is looked at, and on a device.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::compare::{Found, Tolerance, Verdict, place};
+use super::device::{Content, Pipeline};
+use super::error::{Error, Result};
+use super::fault::{Fault, FaultKind};
+use super::interface::{Interface, decoded, overrides};
+use super::interpreter::{Interpreter, Options, Refusal, Sighting};
+use super::rewritten::shuffled;
+use super::source::{Settings, Source, Wgsl};
+use super::spec::{Expected, Fill, Reference, Shape, Spec, Tensor};
+use super::trial::{
+    Output, Trial, Unfit, interpreter, is_dangerous, numbers, subgroups, tolerance,
+};
+use crate::backend::wgpu::Gpu;
+
+/// Statements of workgroups, after which a loop counts as endless.
+const MOST: u64 = 1_500_000;
+/// Rows of a huge result that are compared.
+const SAMPLED: usize = 48;
+
+/// How a kernel is looked at.
+#[derive(Clone, Default)]
+pub struct CheckOptions {
+    /// Parameters that are not the first of those that the header names.
+    pub settings: Settings,
+    /// Where it is run, too.
+    pub device: Option<Arc<Gpu>>,
+    /// Only at shapes whose label contains this.
+    pub only: Option<String>,
+}
+
+/// What came of one shape.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checked {
+    /// As the kind calls it.
+    pub label: String,
+    /// The sizes by name.
+    pub sizes: String,
+    /// Whether it was executed by the interpreter.
+    pub interpreted: bool,
+    /// Whether it ran on the device.
+    pub on_device: bool,
+    /// The worst error relative to what was added up, where something was compared.
+    pub error: Option<f64>,
+    /// What it may be.
+    pub allowed: f64,
+    /// The element that is off by most.
+    pub at: Option<String>,
+    /// Kinds of faults seen here, in order.
+    pub faults: Vec<FaultKind>,
+}
+
+/// What came of all.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    /// The kernel's file or name.
+    pub kernel: String,
+    /// What it was compared with.
+    pub reference: String,
+    /// The device, if it ran on one.
+    pub device: Option<String>,
+    /// Shape by shape.
+    pub shapes: Vec<Checked>,
+    /// All faults, each told once.
+    pub faults: Vec<Fault>,
+    /// What was left out, and why; what is no fault but may surprise.
+    pub notes: Vec<String>,
+}
+
+impl CheckReport {
+    pub(super) fn empty(kernel: &str, reference: &str) -> CheckReport {
+        CheckReport {
+            kernel: kernel.into(),
+            reference: reference.into(),
+            device: None,
+            shapes: Vec::new(),
+            faults: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Whether nothing was found.
+    pub fn passed(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// Checks a kernel.
+///
+/// # Errors
+/// A kernel that cannot be run at all; a device that failed. Faults are no errors.
+pub fn check(source: &Source, spec: &Spec, options: &CheckOptions) -> Result<CheckReport> {
+    let wgsl = source.wgsl(&options.settings)?;
+    let mut checking = Checking::new(source, spec, options, wgsl)?;
+    for shape in &spec.shapes {
+        let wanted = options.only.as_ref().is_none_or(|only| shape.label.contains(only));
+        if wanted {
+            checking.shape(shape)?;
+        }
+    }
+    checking.finish()
+}
+
+struct Checking<'a> {
+    source: &'a Source,
+    spec: &'a Spec,
+    options: &'a CheckOptions,
+    wgsl: Wgsl,
+    interface: Interface,
+    report: CheckReport,
+    faults: BTreeMap<(FaultKind, Option<String>, Option<usize>), Fault>,
+    notes: BTreeMap<String, Vec<String>>,
+}
+
+/// What holds for one shape while it is looked at.
+struct Here<'a> {
+    shape: &'a Shape,
+    trial: &'a Trial,
+    /// `ragged: rows 33, columns 17`.
+    told: String,
+    /// Rows of each output that are compared.
+    rows: Vec<Vec<usize>>,
+    expected: Vec<Vec<Vec<Expected>>>,
+    seen: Vec<FaultKind>,
+    worst: Option<(f64, f64, String)>,
+}
+
+impl<'a> Checking<'a> {
+    fn new(
+        source: &'a Source,
+        spec: &'a Spec,
+        options: &'a CheckOptions,
+        wgsl: Wgsl,
+    ) -> Result<Checking<'a>> {
+        let module = naga::front::wgsl::parse_str(&wgsl.text)
+            .map_err(|error| source.failed(error.message()))?;
+        let interface = Interface::of(&module).map_err(|problem| source.failed(problem))?;
+        for bound in &interface.bindings {
+            let known = spec.tensors.iter().any(|tensor| tensor.name == bound.name);
+            if !known {
+                let names: Vec<&str> = spec.tensors.iter().map(|t| t.name.as_str()).collect();
+                return Err(source.failed(format!(
+                    "binding `{}` is none of those of {}: {}",
+                    bound.name,
+                    spec.name,
+                    names.join(", ")
+                )));
+            }
+        }
+        for tensor in spec.outputs() {
+            match interface.find(&tensor.name) {
+                Some(bound) if bound.writable => {}
+                Some(_) => {
+                    return Err(source.failed(format!(
+                        "`{}` is an output, and is not bound as read_write",
+                        tensor.name
+                    )));
+                }
+                None => {
+                    return Err(source.failed(format!("there is no binding `{}`", tensor.name)));
+                }
+            }
+        }
+        let mut report = CheckReport::empty(&source.name, &format!("{}: {}", spec.name, spec.what));
+        report.device = options.device.as_ref().map(|gpu| gpu.name().to_string());
+        Ok(Checking {
+            source,
+            spec,
+            options,
+            wgsl,
+            interface,
+            report,
+            faults: BTreeMap::new(),
+            notes: BTreeMap::new(),
+        })
+    }
+
+    fn note(&mut self, what: impl Into<String>, label: &str) {
+        self.notes.entry(what.into()).or_default().push(label.to_string());
+    }
+
+    fn shape(&mut self, shape: &'a Shape) -> Result<()> {
+        let (source, spec) = (self.source, self.spec);
+        if shape.fill == Fill::Wide && self.holds_halves() {
+            self.note(
+                "results are held in f16, which has no place for large numbers",
+                &shape.label,
+            );
+            return Ok(());
+        }
+        let trial = match Trial::new(source, spec, &self.options.settings, &self.interface, shape) {
+            Ok(trial) => trial,
+            Err(Unfit::Failed(error)) => return Err(error),
+            Err(Unfit::Needs(why)) => {
+                self.note(format!("left out: {why}"), &shape.label);
+                return Ok(());
+            }
+        };
+        let told = format!("{}: {}", shape.label, spec.told(&trial.sizes));
+        let mut here = Here {
+            shape,
+            trial: &trial,
+            told,
+            rows: Vec::new(),
+            expected: Vec::new(),
+            seen: Vec::new(),
+            worst: None,
+        };
+        self.expect(&mut here)?;
+        let mut interpreted = false;
+        if !shape.huge {
+            interpreted = self.interpret(&mut here)?;
+        }
+        let mut on_device = false;
+        if let Some(gpu) = self.options.device.clone() {
+            let dangers: Vec<&str> =
+                self.faults.keys().filter(|key| is_dangerous(key.0)).map(|k| k.0.name()).collect();
+            match dangers.first() {
+                Some(danger) => {
+                    self.note(format!("not run on the device because of: {danger}"), &shape.label);
+                }
+                None => on_device = self.on_device(&gpu, &mut here)?,
+            }
+        }
+        if !interpreted && !on_device {
+            return Ok(());
+        }
+        let tolerance = self.tolerance(&here);
+        let (error, at) = match here.worst {
+            Some((_, error, at)) => (Some(error), Some(at)),
+            None => (None, None),
+        };
+        here.seen.sort_unstable();
+        here.seen.dedup();
+        self.report.shapes.push(Checked {
+            label: shape.label.clone(),
+            sizes: spec.told(&trial.sizes),
+            interpreted,
+            on_device,
+            error,
+            allowed: tolerance.of_scale,
+            at,
+            faults: here.seen,
+        });
+        Ok(())
+    }
+
+    /// Whether an output is held in f16.
+    fn holds_halves(&self) -> bool {
+        self.spec.outputs().any(|tensor| {
+            self.interface
+                .find(&tensor.name)
+                .is_some_and(|bound| bound.stored.is_half(tensor.element))
+        })
+    }
+
+    /// Computes what should come out.
+    fn expect(&mut self, here: &mut Here<'_>) -> Result<()> {
+        let (spec, trial) = (self.spec, here.trial);
+        for (index, tensor) in spec.outputs().enumerate() {
+            let extents = spec.extents(tensor, &trial.sizes);
+            let width = extents.last().copied().unwrap_or(1).max(1);
+            let count = spec.elements(tensor, &trial.sizes) / width;
+            let rows: Vec<usize> = match here.shape.huge && count > SAMPLED {
+                false => (0..count).collect(),
+                // Spread, with the first and the last.
+                true => (0..SAMPLED).map(|i| i * (count - 1) / (SAMPLED - 1)).collect(),
+            };
+            if let Reference::Kernel(_) = spec.reference {
+                here.rows.push(rows);
+                continue;
+            }
+            let mut expected = spec.expected(index, &trial.sizes, &trial.inputs(), &rows);
+            if let Reference::Formulas(_) = spec.reference {
+                loosen(&mut expected);
+            }
+            here.expected.push(expected);
+            here.rows.push(rows);
+        }
+        if let Reference::Kernel(other) = &spec.reference {
+            here.expected = by_kernel(other, spec, here.shape)?;
+        }
+        Ok(())
+    }
+
+    /// How far results may be off at a shape.
+    fn tolerance(&self, here: &Here<'_>) -> Tolerance {
+        tolerance(self.source, self.spec, &self.interface, &here.trial.sizes)
+    }
+
+    fn see(&mut self, here: &mut Here<'_>, kind: FaultKind, line: Option<usize>, what: String) {
+        self.see_times(here, kind, line, what, 1);
+    }
+
+    fn see_times(
+        &mut self,
+        here: &mut Here<'_>,
+        kind: FaultKind,
+        line: Option<usize>,
+        what: String,
+        times: u64,
+    ) {
+        here.seen.push(kind);
+        let (file, line) = match line {
+            Some(line) => {
+                let (file, line) = self.wgsl.origin(line);
+                (file, Some(line))
+            }
+            None => (None, None),
+        };
+        let shape = here.told.clone();
+        let fault = self.faults.entry((kind, file.clone(), line)).or_insert_with(|| Fault {
+            kind,
+            line,
+            file,
+            what,
+            shape,
+            times: 0,
+        });
+        fault.times += times;
+    }
+
+    /// Executes the kernel with subgroups of several sizes, if it knows of them; false where it
+    /// cannot be.
+    fn interpret(&mut self, here: &mut Here<'_>) -> Result<bool> {
+        let interpreter = match interpreter(&self.wgsl.text, &here.trial.numbers) {
+            Ok(interpreter) => interpreter,
+            Err(Refusal(why)) => {
+                self.note(format!("not interpreted: {why}"), &here.shape.label);
+                return Ok(false);
+            }
+        };
+        let ordinary = !matches!(here.shape.fill, Fill::NotANumber | Fill::Infinite);
+        let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
+        for &subgroup in subgroups(&interpreter) {
+            let options = Options { subgroup, overflow: ordinary, most: MOST };
+            let (outputs, sightings) = match self.execute(&interpreter, here, options) {
+                Ok(done) => done,
+                Err(Refusal(why)) => {
+                    self.note(format!("not interpreted: {why}"), &here.shape.label);
+                    return Ok(false);
+                }
+            };
+            for Sighting { kind, line, what, times } in sightings {
+                let what = self.wgsl.with_places(&what);
+                self.see_times(here, kind, line, what, times);
+            }
+            let mut verdict = Verdict::default();
+            for (index, output) in outputs.iter().enumerate() {
+                let found = &output.values;
+                let one = self.compared(here, index, found, Some(&output.written));
+                join(&mut verdict, one);
+            }
+            verdicts.push((subgroup, verdict));
+        }
+        self.judge(here, verdicts);
+        Ok(true)
+    }
+
+    fn execute(
+        &self,
+        interpreter: &Interpreter,
+        here: &Here<'_>,
+        options: Options,
+    ) -> Result<(Vec<Output>, Vec<Sighting>), Refusal> {
+        here.trial.interpret(interpreter, &self.interface, self.spec, options)
+    }
+
+    fn compared(
+        &self,
+        here: &Here<'_>,
+        index: usize,
+        values: &[f64],
+        written: Option<&[bool]>,
+    ) -> Verdict {
+        let Some(tensor) = self.spec.outputs().nth(index) else { return Verdict::default() };
+        let extents = self.spec.extents(tensor, &here.trial.sizes);
+        let found = Found {
+            name: &tensor.name,
+            extents: &extents,
+            rows: &here.rows[index],
+            expected: &here.expected[index],
+            values,
+            written,
+        };
+        found.verdict(self.tolerance(here))
+    }
+
+    /// Keeps what comparisons found: the same with all subgroups, or something that hangs on them.
+    fn judge(&mut self, here: &mut Here<'_>, verdicts: Vec<(u32, Verdict)>) {
+        let right: Vec<u32> =
+            verdicts.iter().filter(|(_, v)| v.faults.is_empty()).map(|(n, _)| *n).collect();
+        let wrong: Vec<u32> =
+            verdicts.iter().filter(|(_, v)| !v.faults.is_empty()).map(|(n, _)| *n).collect();
+        if !right.is_empty() && !wrong.is_empty() {
+            let list =
+                |sizes: &[u32]| sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            let seen = verdicts.iter().find_map(|(_, verdict)| verdict.faults.first().cloned());
+            let seen = seen.map(|(kind, what)| format!(": {kind}: {what}")).unwrap_or_default();
+            let what = format!(
+                "right with subgroups of {}, wrong with {}{seen}",
+                list(&right),
+                list(&wrong)
+            );
+            self.see(here, FaultKind::SubgroupSize, None, what);
+        }
+        let all_wrong = right.is_empty();
+        for (number, (_, verdict)) in verdicts.into_iter().enumerate() {
+            self.keep_worst(here, &verdict);
+            if verdict.swallowed > 0 && number == 0 {
+                self.note(
+                    "finite results where the reference has none: what is no number is passed over",
+                    &here.shape.label,
+                );
+            }
+            if all_wrong && number == 0 {
+                for (kind, what) in verdict.faults {
+                    self.see(here, kind, None, what);
+                }
+            }
+        }
+    }
+
+    fn keep_worst(&self, here: &mut Here<'_>, verdict: &Verdict) {
+        let Some(worst) = &verdict.worst else { return };
+        if here.worst.as_ref().is_some_and(|(share, ..)| *share >= worst.share) {
+            return;
+        }
+        let tensor: Option<&Tensor> = self.spec.outputs().next();
+        let at = tensor.map_or_else(String::new, |tensor| {
+            let extents = self.spec.extents(tensor, &here.trial.sizes);
+            place(&tensor.name, &extents, worst.row, worst.column)
+        });
+        here.worst = Some((worst.share, worst.error, at));
+    }
+
+    /// Runs the kernel twice as it is and once with shuffled workgroups.
+    fn on_device(&mut self, gpu: &Arc<Gpu>, here: &mut Here<'_>) -> Result<bool> {
+        if here.trial.grid.contains(&0) {
+            return Ok(false);
+        }
+        let most = gpu.limits().max_compute_workgroups_per_dimension;
+        if here.trial.grid.iter().any(|&count| count > most) {
+            self.note(format!("more workgroups than the device's {most}"), &here.shape.label);
+            return Ok(false);
+        }
+        let module = naga::front::wgsl::parse_str(&self.wgsl.text)
+            .map_err(|error| self.source.failed(error.message()))?;
+        let first = match self.run(gpu, &module, here, 2) {
+            Ok(runs) => runs,
+            Err(message) => {
+                let line = message.lines().find(|line| !line.trim().is_empty());
+                let what = line.unwrap_or(&message).trim().to_string();
+                self.see(here, FaultKind::Refused, None, format!("{}: {what}", gpu.name()));
+                return Ok(true);
+            }
+        };
+        for run in &first {
+            for (kind, what) in &run.faults {
+                self.see(here, *kind, None, what.clone());
+            }
+        }
+        if let [a, b] = &first[..]
+            && a.outputs != b.outputs
+        {
+            let what = "two runs on the device leave other bytes".to_string();
+            self.see(here, FaultKind::NotReproducible, None, what);
+        }
+        let groups: u64 = here.trial.grid.iter().map(|&count| u64::from(count)).product();
+        match shuffled(&module, here.trial.grid) {
+            _ if groups < 2 => {}
+            None => self.note(
+                "not run in another order: workgroups are told their number in a struct",
+                &here.shape.label,
+            ),
+            Some(other) => match self.run(gpu, &other, here, 1) {
+                Ok(runs) if runs.first().is_some_and(|run| run.outputs != first[0].outputs) => {
+                    let what =
+                        "workgroups in another order leave other bytes on the device".to_string();
+                    self.see(here, FaultKind::DependsOnOrder, None, what);
+                }
+                Ok(_) => {}
+                Err(message) => {
+                    self.note(format!("not run in another order: {message}"), &here.shape.label);
+                }
+            },
+        }
+        let already = !here.seen.is_empty();
+        let mut verdict = Verdict::default();
+        for (index, tensor) in self.spec.outputs().enumerate() {
+            let Some(bound) = self.interface.find(&tensor.name) else { continue };
+            let elements = self.spec.elements(tensor, &here.trial.sizes);
+            let bytes = &first[0].outputs[index];
+            let values = decoded(bytes, bound.stored, tensor.element, elements);
+            join(&mut verdict, self.compared(here, index, &values, None));
+        }
+        self.keep_worst(here, &verdict);
+        if let (false, Some((kind, what))) = (already, verdict.faults.first()) {
+            // The interpreter found nothing, so it is the device that is wrong, if it looked.
+            match here.shape.huge {
+                true => self.see(here, *kind, None, what.clone()),
+                false => {
+                    let what = format!("{} gives {kind}: {what}", gpu.name());
+                    self.see(here, FaultKind::DeviceDiffers, None, what);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn run(
+        &self,
+        gpu: &Arc<Gpu>,
+        module: &naga::Module,
+        here: &Here<'_>,
+        times: usize,
+    ) -> Result<Vec<Run>, String> {
+        let (interface, spec, trial) = (&self.interface, self.spec, here.trial);
+        let constants = overrides(&trial.numbers);
+        let pipeline = Pipeline::new(gpu, &self.source.name, module, interface, &constants, true)?;
+        let contents = contents(interface, spec, trial)?;
+        let bound = pipeline.bind(interface, &contents)?;
+        let mut runs = Vec::new();
+        for time in 0..times {
+            if time > 0 {
+                pipeline.refill(&bound, &contents);
+            }
+            pipeline.submit(&bound, trial.grid, 1, None);
+            let mut run = Run { outputs: Vec::new(), faults: Vec::new() };
+            for tensor in &spec.tensors {
+                let Some(content) = contents.iter().find(|own| own.name == tensor.name) else {
+                    continue;
+                };
+                let (bytes, intact) = pipeline.read(&bound, &tensor.name)?;
+                if !intact {
+                    let what = format!("the bytes around `{}` are overwritten", tensor.name);
+                    run.faults.push((FaultKind::OutOfBoundsWrite, what));
+                }
+                match tensor.output {
+                    true => run.outputs.push(bytes),
+                    false if bytes != content.bytes => {
+                        let what = format!("`{}` holds something else afterwards", tensor.name);
+                        run.faults.push((FaultKind::WritesInput, what));
+                    }
+                    false => {}
+                }
+            }
+            runs.push(run);
+        }
+        Ok(runs)
+    }
+
+    fn finish(mut self) -> Result<CheckReport> {
+        if self.report.shapes.is_empty() {
+            let why: Vec<&str> = self.notes.keys().map(String::as_str).collect();
+            return Err(self.source.failed(format!(
+                "none of the shapes suits it: {}",
+                if why.is_empty() { "none was asked for".into() } else { why.join("; ") }
+            )));
+        }
+        self.rename_edges();
+        self.report.faults = self.faults.into_values().collect();
+        self.report.faults.sort_by_key(|fault| (fault.line.is_none(), fault.kind, fault.line));
+        self.report.notes = self
+            .notes
+            .into_iter()
+            .map(|(what, labels)| format!("{what} ({})", labels.join(", ")))
+            .collect();
+        Ok(self.report)
+    }
+
+    /// Values that are wrong, but right where all sizes are those of whole tiles, are wrong at an
+    /// edge along what is added up.
+    fn rename_edges(&mut self) {
+        let wrong = (FaultKind::WrongValues, None, None);
+        let is_right = |label: &str| {
+            let found = self.report.shapes.iter().find(|shape| shape.label == label);
+            found.is_some_and(|shape| shape.faults.is_empty())
+        };
+        if is_right("ordinary") && self.faults.contains_key(&wrong) {
+            let Some(mut fault) = self.faults.remove(&wrong) else { return };
+            fault.kind = FaultKind::RaggedEdge;
+            fault.what += "; right where sizes are multiples of a tile";
+            for shape in &mut self.report.shapes {
+                for kind in &mut shape.faults {
+                    if *kind == FaultKind::WrongValues {
+                        *kind = FaultKind::RaggedEdge;
+                    }
+                }
+            }
+            self.faults.entry((FaultKind::RaggedEdge, None, None)).or_insert(fault);
+        }
+    }
+}
+
+/// What one run on a device left.
+struct Run {
+    outputs: Vec<Vec<u8>>,
+    faults: Vec<(FaultKind, String)>,
+}
+
+/// The tensors and uniforms that a kernel binds, outputs filled with what is no number.
+pub(super) fn contents(
+    interface: &Interface,
+    spec: &Spec,
+    trial: &Trial,
+) -> Result<Vec<Content>, String> {
+    let mut contents = Vec::new();
+    for (index, tensor) in spec.inputs().enumerate() {
+        if interface.find(&tensor.name).is_some() {
+            let bytes = trial.bytes(interface, spec, index);
+            contents.push(Content { name: tensor.name.clone(), bytes, uniform: false });
+        }
+    }
+    for tensor in spec.outputs() {
+        if let Some(bound) = interface.find(&tensor.name) {
+            let size = bound.stored.bytes(spec.elements(tensor, &trial.sizes), tensor.element);
+            let bytes = vec![0xff; size];
+            contents.push(Content { name: tensor.name.clone(), bytes, uniform: false });
+        }
+    }
+    for uniforms in &interface.uniforms {
+        let bytes = uniforms.packed(&trial.numbers)?;
+        contents.push(Content { name: uniforms.name.clone(), bytes, uniform: true });
+    }
+    Ok(contents)
+}
+
+fn join(all: &mut Verdict, one: Verdict) {
+    all.faults.extend(one.faults);
+    all.swallowed += one.swallowed;
+    let share = |verdict: &Verdict| verdict.worst.as_ref().map_or(-1.0, |worst| worst.share);
+    if one.worst.as_ref().is_some_and(|worst| worst.share > share(all)) {
+        all.worst = one.worst;
+    }
+}
+
+/// Formulas do not tell what was added up: the greatest element stands for it.
+fn loosen(expected: &mut [Vec<Expected>]) {
+    let finite = expected.iter().flatten().map(|e| e.value.abs()).filter(|v| v.is_finite());
+    let greatest = finite.fold(0.0, f64::max);
+    expected.iter_mut().flatten().for_each(|e| e.scale = e.scale.max(greatest));
+}
+
+/// What another kernel gives, executed as it is written.
+fn by_kernel(other: &Source, spec: &Spec, shape: &Shape) -> Result<Vec<Vec<Vec<Expected>>>> {
+    let failed = |why: String| Error::Kernel { kernel: other.name.clone(), message: why };
+    let none = Settings::new();
+    let wgsl = other.wgsl(&none)?;
+    let module = naga::front::wgsl::parse_str(&wgsl.text)
+        .map_err(|error| failed(error.message().to_string()))?;
+    let interface = Interface::of(&module).map_err(failed)?;
+    let trial = match Trial::new(other, spec, &none, &interface, shape) {
+        Ok(trial) => trial,
+        Err(Unfit::Failed(error)) => return Err(error),
+        Err(Unfit::Needs(why)) => return Err(failed(why)),
+    };
+    let numbers = numbers(other, spec, &none, &trial.sizes)?;
+    let machine = interpreter(&wgsl.text, &numbers).map_err(|Refusal(why)| failed(why))?;
+    let options = Options { subgroup: 32, overflow: false, most: MOST };
+    let (outputs, _) =
+        trial.interpret(&machine, &interface, spec, options).map_err(|Refusal(why)| failed(why))?;
+    let mut all = Vec::new();
+    for (output, tensor) in outputs.iter().zip(spec.outputs()) {
+        let width = spec.extents(tensor, &trial.sizes).last().copied().unwrap_or(1).max(1);
+        let one = |&value: &f64| Expected { value, scale: value.abs() };
+        let mut rows: Vec<Vec<Expected>> =
+            output.values.chunks(width).map(|row| row.iter().map(one).collect()).collect();
+        loosen(&mut rows);
+        all.push(rows);
+    }
+    Ok(all)
+}

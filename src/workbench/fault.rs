@@ -1,0 +1,119 @@
+//! What can be wrong with a kernel, each by its name.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// A place is read that the binding, the array or the vector does not have.
+    OutOfBoundsRead,
+    /// A place is written that the binding or the array does not have.
+    OutOfBoundsWrite,
+    /// What was given to be read is written.
+    WritesInput,
+    /// Invocations write and read one place with no barrier between the two.
+    MissingBarrier,
+    /// Invocations write one place, or workgroups write and read one, in no order.
+    Race,
+    /// A barrier that not all invocations of the workgroup reach together.
+    DivergentBarrier,
+    /// Workgroup memory is read before anything is written there.
+    UninitialisedWorkgroupMemory,
+    /// An output is read before anything is written there.
+    ReadsOutput,
+    /// What comes out, or what is read, hangs on how many lanes a subgroup has.
+    SubgroupSize,
+    /// A number that f32 holds becomes an infinity in f16.
+    F16Overflow,
+    /// Elements of an output that no invocation writes.
+    NotWritten,
+    /// Numbers that belong to other places of the output, or rows that are right only where a
+    /// stride does not count.
+    WrongStride,
+    /// Wrong only where a tile is not full: at the last rows or columns.
+    RaggedEdge,
+    /// Infinities or what is no number, where the reference is finite.
+    NotFinite,
+    /// Other numbers than the reference's.
+    WrongValues,
+    /// A loop that does not end.
+    Endless,
+    /// The device gives other bytes in another run.
+    NotReproducible,
+    /// The device gives other bytes where workgroups run in another order.
+    DependsOnOrder,
+    /// The device computes something else than the WGSL says.
+    DeviceDiffers,
+    /// The device refuses the kernel.
+    Refused,
+}
+
+impl FaultKind {
+    /// In a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            FaultKind::OutOfBoundsRead => "out-of-bounds read",
+            FaultKind::OutOfBoundsWrite => "out-of-bounds write",
+            FaultKind::WritesInput => "an input is written",
+            FaultKind::MissingBarrier => "missing barrier",
+            FaultKind::Race => "race",
+            FaultKind::DivergentBarrier => "barrier in divergent control flow",
+            FaultKind::UninitialisedWorkgroupMemory => "uninitialised workgroup memory",
+            FaultKind::ReadsOutput => "an output is read before it is written",
+            FaultKind::SubgroupSize => "dependence on the subgroup size",
+            FaultKind::F16Overflow => "f16 overflow",
+            FaultKind::NotWritten => "output not written",
+            FaultKind::WrongStride => "wrong stride",
+            FaultKind::RaggedEdge => "wrong at the ragged edge",
+            FaultKind::NotFinite => "not finite",
+            FaultKind::WrongValues => "wrong values",
+            FaultKind::Endless => "endless loop",
+            FaultKind::NotReproducible => "not reproducible",
+            FaultKind::DependsOnOrder => "dependence on the order of workgroups",
+            FaultKind::DeviceDiffers => "the device differs",
+            FaultKind::Refused => "refused by the device",
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Something wrong with a kernel, where it is and what was seen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fault {
+    /// Of which kind.
+    pub kind: FaultKind,
+    /// The line of the kernel's file, counted from 1, where one can be named.
+    pub line: Option<usize>,
+    /// In which file, if another than the kernel's own: a part that it imports.
+    pub file: Option<String>,
+    /// What was seen, with names and indices.
+    pub what: String,
+    /// The shape at which it was seen first.
+    pub shape: String,
+    /// How often it was seen, at all shapes.
+    pub times: u64,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { kind, what, shape, .. } = self;
+        match (self.line, &self.file) {
+            (Some(line), Some(file)) => write!(f, "{kind}: {file}, line {line}: {what}")?,
+            (Some(line), None) => write!(f, "{kind}: line {line}: {what}")?,
+            (None, _) => write!(f, "{kind}: {what}")?,
+        }
+        if !shape.is_empty() {
+            write!(f, " (at {shape})")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! What a kernel binds, as its WGSL says it, and how numbers are laid out for it.
+
+use std::collections::HashMap;
+
+use half::f16;
+use naga::{AddressSpace, Handle, Module, ScalarKind, StorageAccess, Type, TypeInner};
+
+use super::spec::Element;
+
+/// Elements of a binding in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    F32,
+    F16,
+    U32,
+    I32,
+}
+
+impl Stored {
+    /// Bytes of so many elements; f16 in u32 go in pairs.
+    pub fn bytes(self, elements: usize, element: Element) -> usize {
+        match (self, element) {
+            (Stored::F16, _) => elements * 2,
+            (Stored::U32, Element::Float) => elements.div_ceil(2) * 4,
+            _ => elements * 4,
+        }
+    }
+
+    /// Whether numbers are held in f16.
+    pub fn is_half(self, element: Element) -> bool {
+        self == Stored::F16 || self == Stored::U32 && element == Element::Float
+    }
+}
+
+/// A storage binding.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    pub name: String,
+    pub slot: u32,
+    pub stored: Stored,
+    /// Bytes of one element of the runtime-sized array: a vector's where it is of vectors.
+    pub stride: usize,
+    pub writable: bool,
+}
+
+/// A uniform buffer and its members.
+#[derive(Clone, Debug)]
+pub(super) struct Uniforms {
+    pub name: String,
+    pub slot: u32,
+    pub size: usize,
+    members: Vec<(String, usize, Stored)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interface {
+    pub bindings: Vec<Bound>,
+    pub uniforms: Vec<Uniforms>,
+    /// f16 is computed with.
+    pub halves: bool,
+    /// f16 is made of f32, if only to be stored.
+    pub packs: bool,
+    pub cooperative: bool,
+}
+
+fn stored(module: &Module, ty: Handle<Type>) -> Option<Stored> {
+    let scalar = match module.types[ty].inner {
+        TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => scalar,
+        TypeInner::Matrix { scalar, .. } | TypeInner::Atomic(scalar) => scalar,
+        TypeInner::Array { base, .. } => return stored(module, base),
+        TypeInner::Struct { ref members, .. } => return stored(module, members.first()?.ty),
+        _ => return None,
+    };
+    match (scalar.kind, scalar.width) {
+        (ScalarKind::Float, 4) => Some(Stored::F32),
+        (ScalarKind::Float, 2) => Some(Stored::F16),
+        (ScalarKind::Uint, 4) => Some(Stored::U32),
+        (ScalarKind::Sint, 4) => Some(Stored::I32),
+        _ => None,
+    }
+}
+
+fn stride(module: &Module, ty: Handle<Type>) -> usize {
+    match module.types[ty].inner {
+        TypeInner::Array { stride, .. } => stride as usize,
+        TypeInner::Struct { ref members, .. } if members.len() == 1 => {
+            stride(module, members[0].ty)
+        }
+        ref other => other.size(module.to_ctx()) as usize,
+    }
+}
+
+impl Interface {
+    /// Reads a module.
+    ///
+    /// # Errors
+    /// What is bound that nobody could fill.
+    pub fn of(module: &Module) -> Result<Interface, String> {
+        let mut interface = Interface {
+            halves: super::interpreter::has_halves(module),
+            packs: packs(module),
+            ..Interface::default()
+        };
+        interface.cooperative = module
+            .types
+            .iter()
+            .any(|(_, ty)| matches!(ty.inner, TypeInner::CooperativeMatrix { .. }));
+        for (_, variable) in module.global_variables.iter() {
+            let Some(binding) = &variable.binding else { continue };
+            let name = variable.name.clone().unwrap_or_default();
+            if binding.group != 0 {
+                return Err(format!("binding `{name}` is in group {}, not 0", binding.group));
+            }
+            let unknown = || format!("binding `{name}` holds neither f32, f16, u32 nor i32");
+            match variable.space {
+                AddressSpace::Uniform => {
+                    let members = match &module.types[variable.ty].inner {
+                        TypeInner::Struct { members, .. } => {
+                            let member = |member: &naga::StructMember| {
+                                let is_one =
+                                    matches!(module.types[member.ty].inner, TypeInner::Scalar(_));
+                                let name = member.name.clone().unwrap_or_default();
+                                let stored = stored(module, member.ty).filter(|_| is_one);
+                                let stored = stored.ok_or_else(|| {
+                                    format!("uniform `{name}` is no single number")
+                                })?;
+                                Ok((name, member.offset as usize, stored))
+                            };
+                            members.iter().map(member).collect::<Result<_, String>>()?
+                        }
+                        TypeInner::Scalar(_) => {
+                            let stored = stored(module, variable.ty).ok_or_else(unknown)?;
+                            vec![(name.clone(), 0, stored)]
+                        }
+                        _ => return Err(format!("uniform `{name}` is no struct of numbers")),
+                    };
+                    let size = module.types[variable.ty].inner.size(module.to_ctx()) as usize;
+                    interface.uniforms.push(Uniforms {
+                        name,
+                        slot: binding.binding,
+                        size: size.max(4),
+                        members,
+                    });
+                }
+                AddressSpace::Storage { access } => interface.bindings.push(Bound {
+                    slot: binding.binding,
+                    stored: stored(module, variable.ty).ok_or_else(unknown)?,
+                    stride: stride(module, variable.ty).max(1),
+                    writable: access.contains(StorageAccess::STORE),
+                    name,
+                }),
+                _ => return Err(format!("binding `{name}` is neither uniform nor storage")),
+            }
+        }
+        Ok(interface)
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Bound> {
+        self.bindings.iter().find(|bound| bound.name == name)
+    }
+
+    /// Whether a tensor's numbers are held in f16, or computed with in it.
+    pub fn rounds(&self) -> bool {
+        self.halves || self.packs
+    }
+}
+
+/// Whether f32 is made f16 somewhere.
+fn packs(module: &Module) -> bool {
+    use naga::{Expression, MathFunction};
+    let makes = |expression: &Expression| {
+        matches!(
+            expression,
+            Expression::Math { fun: MathFunction::Pack2x16float | MathFunction::QuantizeToF16, .. }
+        )
+    };
+    let entries = module.entry_points.iter().map(|entry| &entry.function);
+    let mut all = entries.chain(module.functions.iter().map(|(_, function)| function));
+    all.any(|function| function.expressions.iter().any(|(_, own)| makes(own)))
+}
+
+impl Uniforms {
+    /// The bytes of a uniform buffer, of numbers by name.
+    ///
+    /// # Errors
+    /// A member that nothing gives.
+    pub fn packed(&self, numbers: &[(String, f64)]) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; self.size.next_multiple_of(16)];
+        for (name, offset, stored) in &self.members {
+            let Some((_, value)) = numbers.iter().find(|(known, _)| known == name) else {
+                if name.starts_with('_') || name.contains("pad") {
+                    continue;
+                }
+                let known: Vec<&str> = numbers.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(format!(
+                    "uniform `{name}` is none of what is known: {}",
+                    known.join(", ")
+                ));
+            };
+            let (bits, width) = match stored {
+                Stored::F32 => ((*value as f32).to_bits(), 4),
+                Stored::F16 => (u32::from(f16::from_f64(*value).to_bits()), 2),
+                Stored::U32 => (*value as u32, 4),
+                Stored::I32 => (*value as i32 as u32, 4),
+            };
+            bytes[*offset..*offset + width].copy_from_slice(&bits.to_le_bytes()[..width]);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Numbers as bytes.
+pub(super) fn encoded(values: &[f64], stored: Stored, element: Element) -> Vec<u8> {
+    let half = |value: f64| f16::from_f64(value).to_bits().to_le_bytes();
+    let mut bytes: Vec<u8> = match (stored, element) {
+        (Stored::F32, _) => values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect(),
+        (Stored::F16, _) | (Stored::U32, Element::Float) => {
+            values.iter().flat_map(|&value| half(value)).collect()
+        }
+        (Stored::U32, Element::Index) => {
+            values.iter().flat_map(|&value| (value as u32).to_le_bytes()).collect()
+        }
+        (Stored::I32, _) => values.iter().flat_map(|&value| (value as i32).to_le_bytes()).collect(),
+    };
+    bytes.resize(stored.bytes(values.len(), element), 0);
+    bytes
+}
+
+/// Bytes as numbers.
+pub(super) fn decoded(bytes: &[u8], stored: Stored, element: Element, count: usize) -> Vec<f64> {
+    let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f64();
+    let mut values: Vec<f64> = match (stored, element) {
+        (Stored::F32, _) => {
+            bytes.chunks_exact(4).map(|b| f64::from(f32::from_bits(word(b)))).collect()
+        }
+        (Stored::F16, _) | (Stored::U32, Element::Float) => {
+            bytes.chunks_exact(2).map(half).collect()
+        }
+        (Stored::U32, Element::Index) => {
+            bytes.chunks_exact(4).map(|b| f64::from(word(b))).collect()
+        }
+        (Stored::I32, _) => bytes.chunks_exact(4).map(|b| f64::from(word(b) as i32)).collect(),
+    };
+    values.truncate(count);
+    values
+}
+
+/// A number as a binding holds it.
+pub(super) fn rounded(value: f64, half: bool) -> f64 {
+    if half { f16::from_f64(value).to_f64() } else { f64::from(value as f32) }
+}
+
+/// Values for the `override`s of a module: those of the sizes that have their names.
+pub(super) fn overrides(numbers: &[(String, f64)]) -> HashMap<String, f64> {
+    numbers.iter().cloned().collect()
+}

@@ -1,0 +1,112 @@
+//! WGSL executed as it is written, all invocations of a workgroup side by side: every access is
+//! looked at, so that a fault is found whatever a device makes of it.
+//!
+//! Barriers are what orders invocations, and nothing else: two accesses of one place are a race
+//! unless a barrier stands between them, in whichever order they happen to be executed here. So a
+//! race is found in one run, surely, where the kernel has it at that shape.
+
+mod atomics;
+mod calls;
+mod expressions;
+mod machine;
+mod math;
+mod memory;
+mod statements;
+mod subgroups;
+mod types;
+mod values;
+
+use std::collections::HashMap;
+
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, Span};
+
+use super::fault::FaultKind;
+use machine::Machine;
+pub(super) use machine::{Binding, has_halves};
+pub(super) use memory::Region;
+
+/// Why a kernel cannot be interpreted.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal(pub String);
+
+/// What was seen, and where in the text.
+#[derive(Clone, Debug)]
+pub(super) struct Sighting {
+    pub kind: FaultKind,
+    /// The line, counted from 1, where there is one.
+    pub line: Option<usize>,
+    /// May name other lines as `{line N}`.
+    pub what: String,
+    pub times: u64,
+}
+
+/// A module that is ready to be executed.
+pub(super) struct Interpreter {
+    source: String,
+    module: Module,
+    info: ModuleInfo,
+}
+
+/// How it is executed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// Invocations of a subgroup.
+    pub subgroup: u32,
+    /// f16 that overflows is a fault: inputs are such that it should not.
+    pub overflow: bool,
+    /// Statements of workgroups that are executed at most, before a loop counts as endless.
+    pub most: u64,
+}
+
+impl Interpreter {
+    /// Reads WGSL, with these values of its `override`s.
+    pub fn new(source: &str, overrides: &HashMap<String, f64>) -> Result<Interpreter, Refusal> {
+        let parsed = naga::front::wgsl::parse_str(source)
+            .map_err(|error| Refusal(error.message().to_string()))?;
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+            .validate(&parsed)
+            .map_err(|error| Refusal(error.as_inner().to_string()))?;
+        let known = parsed.overrides.iter().filter_map(|(_, own)| own.name.clone());
+        let constants =
+            known.filter_map(|name| overrides.get(&name).map(|value| (name, *value))).collect();
+        let (module, info) =
+            naga::back::pipeline_constants::process_overrides(&parsed, &info, None, &constants)
+                .map_err(|error| Refusal(error.to_string()))?;
+        Ok(Interpreter {
+            source: source.to_string(),
+            module: module.into_owned(),
+            info: info.into_owned(),
+        })
+    }
+
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Whether what comes out may hang on the size of subgroups.
+    pub fn uses_subgroups(&self) -> bool {
+        subgroups::are_used(&self.module)
+    }
+
+    /// Executes all workgroups of `grid`. `first` is the number of the first one, counted through
+    /// all dispatches from 1; the number after the last one is returned.
+    pub fn run(
+        &self,
+        regions: &mut [Region],
+        bindings: &[Binding],
+        grid: [u32; 3],
+        options: Options,
+        first: u32,
+    ) -> Result<(Vec<Sighting>, u32), Refusal> {
+        let mut machine =
+            Machine::new(&self.module, &self.info, regions, bindings, grid, options, first)?;
+        machine.run()?;
+        let next = machine.next_group();
+        Ok((machine.sightings(&|span: Span| self.line(span)), next))
+    }
+
+    fn line(&self, span: Span) -> Option<usize> {
+        span.is_defined().then(|| span.location(&self.source).line_number as usize)
+    }
+}

@@ -1,0 +1,179 @@
+//! What a device gets of a kernel: the WGSL that was rendered, and what it is translated to.
+
+use std::fmt::Write;
+
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use super::source::Wgsl;
+
+/// A language of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// As it was rendered.
+    Wgsl,
+    /// Vulkan's, disassembled.
+    SpirV,
+    /// Metal's.
+    Msl,
+    /// DirectX 12's.
+    Hlsl,
+}
+
+/// A kernel in a language.
+///
+/// # Errors
+/// What cannot be translated.
+pub fn shown(wgsl: &Wgsl, language: Language) -> Result<String, String> {
+    if language == Language::Wgsl {
+        return Ok(wgsl.text.clone());
+    }
+    let module =
+        naga::front::wgsl::parse_str(&wgsl.text).map_err(|error| error.message().to_string())?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+        .validate(&module)
+        .map_err(|error| error.as_inner().to_string())?;
+    let (module, info) = naga::back::pipeline_constants::process_overrides(
+        &module,
+        &info,
+        None,
+        &Default::default(),
+    )
+    .map_err(|error| error.to_string())?;
+    match language {
+        Language::Wgsl => Ok(wgsl.text.clone()),
+        Language::SpirV => {
+            let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+            let words = spv::write_vec(&module, &info, &options, None)
+                .map_err(|error| error.to_string())?;
+            Ok(disassembled(&words))
+        }
+        Language::Msl => {
+            let options = msl::Options {
+                fake_missing_bindings: true,
+                lang_version: (2, 4),
+                ..Default::default()
+            };
+            let (text, _) = msl::write_string(&module, &info, &options, &Default::default())
+                .map_err(|error| error.to_string())?;
+            Ok(text)
+        }
+        Language::Hlsl => {
+            let options = hlsl::Options {
+                fake_missing_bindings: true,
+                shader_model: hlsl::ShaderModel::V6_2,
+                ..Default::default()
+            };
+            let mut text = String::new();
+            hlsl::Writer::new(&mut text, &options, &Default::default())
+                .write(&module, &info, None)
+                .map_err(|error| error.to_string())?;
+            Ok(text)
+        }
+    }
+}
+
+/// Words before the first instruction.
+const HEADER: usize = 5;
+
+/// SPIR-V as text, an instruction a line: names of operations, numbers of everything else.
+fn disassembled(words: &[u32]) -> String {
+    let mut text = String::new();
+    if let [_, version, _, bound, ..] = words {
+        let (major, minor) = (version >> 16 & 0xff, version >> 8 & 0xff);
+        let _ = writeln!(text, "; SPIR-V {major}.{minor}, {bound} ids");
+    }
+    let mut at = HEADER;
+    while let Some(&first) = words.get(at) {
+        let (length, code) = ((first >> 16) as usize, first & 0xffff);
+        let Some(operands) = words.get(at + 1..at + length.max(1)) else { break };
+        let op = spirv::Op::from_u32(code);
+        let name = op.map_or_else(|| format!("Op{code}"), |op| format!("Op{op:?}"));
+        let _ = writeln!(text, "{}", line(op, &name, operands));
+        at += length.max(1);
+    }
+    text
+}
+
+/// A string of an instruction, and how many words it takes.
+fn string(words: &[u32]) -> (String, usize) {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    (String::from_utf8_lossy(&bytes[..end]).into_owned(), end / 4 + 1)
+}
+
+fn ids(words: &[u32]) -> String {
+    words.iter().map(|word| format!(" %{word}")).collect()
+}
+
+fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
+    use spirv::Op;
+    match (op, operands) {
+        (Some(Op::Name), [id, text @ ..]) => format!("{name} %{id} {:?}", string(text).0),
+        (Some(Op::MemberName), [id, member, text @ ..]) => {
+            format!("{name} %{id} {member} {:?}", string(text).0)
+        }
+        (Some(Op::Extension | Op::SourceExtension), text) => {
+            format!("{name} {:?}", string(text).0)
+        }
+        (Some(Op::ExtInstImport), [id, text @ ..]) => {
+            format!("%{id} = {name} {:?}", string(text).0)
+        }
+        (Some(Op::EntryPoint), [model, id, rest @ ..]) => {
+            let (text, length) = string(rest);
+            format!("{name} {model} %{id} {text:?}{}", ids(&rest[length.min(rest.len())..]))
+        }
+        (Some(Op::Capability), [capability]) => {
+            let known = spirv::Capability::from_u32(*capability);
+            known
+                .map_or_else(|| format!("{name} {capability}"), |known| format!("{name} {known:?}"))
+        }
+        (Some(Op::Constant), [ty, id, value]) => {
+            let float = f32::from_bits(*value);
+            format!("%{id} = {name} %{ty} {value} ; as f32 {float:?}")
+        }
+        (
+            Some(
+                Op::Decorate
+                | Op::MemberDecorate
+                | Op::ExecutionMode
+                | Op::MemoryModel
+                | Op::Source
+                | Op::Line,
+            ),
+            all,
+        ) => {
+            let all: Vec<String> = all.iter().map(u32::to_string).collect();
+            format!("{name} {}", all.join(" "))
+        }
+        (
+            Some(
+                Op::Store
+                | Op::Branch
+                | Op::BranchConditional
+                | Op::ReturnValue
+                | Op::SelectionMerge
+                | Op::LoopMerge
+                | Op::ControlBarrier
+                | Op::MemoryBarrier
+                | Op::Return
+                | Op::FunctionEnd
+                | Op::Switch
+                | Op::NoLine
+                | Op::Unreachable,
+            ),
+            all,
+        ) => format!("{name}{}", ids(all)),
+        (Some(op), [id, rest @ ..]) if is_type(op) || op == Op::Label => {
+            let rest: Vec<String> = rest.iter().map(u32::to_string).collect();
+            let rest = if rest.is_empty() { String::new() } else { format!(" {}", rest.join(" ")) };
+            format!("%{id} = {name}{rest}")
+        }
+        (_, [ty, id, rest @ ..]) => format!("%{id} = {name} %{ty}{}", ids(rest)),
+        (_, all) => format!("{name}{}", ids(all)),
+    }
+}
+
+fn is_type(op: spirv::Op) -> bool {
+    format!("{op:?}").starts_with("Type")
+}

@@ -1,0 +1,433 @@
+//! A kernel's file: WGSL or a template of it, and what its header declares.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use super::error::{Error, Result};
+use super::expression::{Expression, Names};
+use crate::backend::wgpu::{DECLARATIONS, Rendered, Value, kernel_text, render_own};
+
+/// How a line begins that says something about a kernel.
+const STATEMENT: &str = "//%";
+
+/// A kernel as a file has it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// As messages call it.
+    pub name: String,
+    /// Where it is, if it is a file.
+    pub path: Option<PathBuf>,
+    text: String,
+    /// What it computes, if its header says so.
+    pub kind: Option<String>,
+    /// Workgroups in x, y and z, as formulas in the sizes.
+    dispatch: Option<Declared<[String; 3]>>,
+    /// What sizes must be.
+    needs: Vec<Declared<String>>,
+    /// Parameters and the values that they may have; the first is taken unless told.
+    pub tuned: Vec<(String, Vec<Setting>)>,
+    /// How far results may be off, relative to what was added up.
+    pub tolerance: Option<f64>,
+}
+
+/// What a line declares.
+#[derive(Clone, Debug)]
+struct Declared<T> {
+    line: usize,
+    what: T,
+}
+
+/// A value of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setting {
+    /// A whole number.
+    Number(i64),
+    /// Any other word.
+    Word(String),
+}
+
+impl Setting {
+    /// What a text says.
+    pub fn parse(text: &str) -> Setting {
+        let text = text.trim().trim_matches('"');
+        text.parse().map_or_else(|_| Setting::Word(text.to_string()), Setting::Number)
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Setting::Number(number) => Value::from(*number),
+            Setting::Word(word) if word == "true" || word == "false" => Value::from(word == "true"),
+            Setting::Word(word) => Value::from(word.as_str()),
+        }
+    }
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Setting::Number(number) => write!(f, "{number}"),
+            Setting::Word(word) => f.write_str(word),
+        }
+    }
+}
+
+/// Values of parameters.
+pub type Settings = BTreeMap<String, Setting>;
+
+/// WGSL that a device gets, and where its lines are from.
+#[derive(Clone, Debug)]
+pub struct Wgsl {
+    /// The text.
+    pub text: String,
+    origins: Option<Vec<Option<(String, usize)>>>,
+    name: String,
+}
+
+impl Wgsl {
+    pub(super) fn of(source: &Source, rendered: Rendered) -> Wgsl {
+        let Rendered { text, origins } = rendered;
+        Wgsl { text, origins: Some(origins), name: source.name.clone() }
+    }
+
+    /// `{line 12}` of the text as the line of the file.
+    pub(super) fn with_places(&self, what: &str) -> String {
+        let Some((before, rest)) = what.split_once("{line ") else { return what.to_string() };
+        let Some((line, after)) = rest.split_once('}') else { return what.to_string() };
+        let place = line.parse().map_or_else(|_| "another line".to_string(), |n| self.place(n));
+        format!("{before}{place}{after}")
+    }
+
+    /// The file, where it is another than the kernel's own, and the line in it, of a line of the
+    /// text.
+    pub fn origin(&self, line: usize) -> (Option<String>, usize) {
+        let Some(origins) = &self.origins else { return (None, line) };
+        let found = origins.get(..line).and_then(|all| all.iter().rev().flatten().next());
+        match found {
+            Some((file, line)) if *file == self.name => (None, *line),
+            Some((file, line)) => (Some(format!("kernels/{file}.wgsl")), *line),
+            None => (None, line),
+        }
+    }
+
+    /// A line as messages name it.
+    pub fn place(&self, line: usize) -> String {
+        match self.origin(line) {
+            (Some(file), line) => format!("{file}, line {line}"),
+            (None, line) => format!("line {line}"),
+        }
+    }
+}
+
+impl Source {
+    /// Reads a file, or this program's own kernel of that name.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a header that declares what nobody understands.
+    pub fn open(path: &Path) -> Result<Source> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let mut source = Source::new(&path.display().to_string(), &text)?;
+                source.path = Some(path.to_path_buf());
+                Ok(source)
+            }
+            Err(error) => Err(Error::File { path: path.into(), message: error.to_string() }),
+        }
+    }
+
+    /// This program's own kernel.
+    ///
+    /// # Errors
+    /// None of that name.
+    pub fn own(name: &str) -> Result<Source> {
+        match kernel_text(name) {
+            Some(text) => Source::new(name, &text),
+            None => Err(Error::Unknown {
+                what: "kernel",
+                name: name.into(),
+                known: crate::backend::wgpu::kernel_names().join(", "),
+            }),
+        }
+    }
+
+    /// A kernel's text.
+    ///
+    /// # Errors
+    /// A header that declares what nobody understands.
+    pub fn new(name: &str, text: &str) -> Result<Source> {
+        let mut source = Source {
+            name: name.to_string(),
+            path: None,
+            text: text.to_string(),
+            kind: None,
+            dispatch: None,
+            needs: Vec::new(),
+            tuned: Vec::new(),
+            tolerance: None,
+        };
+        for (number, line) in text.lines().enumerate() {
+            let Some(statement) = line.trim_start().strip_prefix(STATEMENT) else { continue };
+            let statement = statement.trim();
+            let (word, rest) = statement.split_once(char::is_whitespace).unwrap_or((statement, ""));
+            if DECLARATIONS.contains(&word) {
+                source.declare(word, rest.trim(), number + 1).map_err(|problem| {
+                    source.failed(format!("line {}: {problem}, in `{statement}`", number + 1))
+                })?;
+            }
+        }
+        Ok(source)
+    }
+
+    fn declare(&mut self, word: &str, rest: &str, line: usize) -> Result<(), String> {
+        let rest = rest.strip_prefix('=').map_or(rest, str::trim_start);
+        match word {
+            "kind" => self.kind = Some(rest.to_string()),
+            "tolerance" => {
+                let number: f64 = rest.parse().map_err(|_| format!("`{rest}` is no number"))?;
+                if !(number.is_finite() && number > 0.0) {
+                    return Err("a tolerance is above 0".into());
+                }
+                self.tolerance = Some(number);
+            }
+            "needs" => self.needs.push(Declared { line, what: rest.to_string() }),
+            "dispatch" => {
+                let mut parts = listed(rest)?;
+                if parts.len() > 3 {
+                    return Err("expected up to three numbers of workgroups".into());
+                }
+                parts.resize(3, "1".to_string());
+                let [x, y, z] = <[String; 3]>::try_from(parts).unwrap_or_default();
+                self.dispatch = Some(Declared { line, what: [x, y, z] });
+            }
+            _ => {
+                let (name, values) =
+                    rest.split_once(" in ").ok_or("expected `NAME in [VALUE, ..]`")?;
+                let values: Vec<Setting> =
+                    listed(values)?.iter().map(|value| Setting::parse(value)).collect();
+                self.tuned.push((name.trim().to_string(), values));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn failed(&self, message: impl Into<String>) -> Error {
+        Error::Kernel { kernel: self.name.clone(), message: message.into() }
+    }
+
+    /// The kernel's text as it stands.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What its header gives parameters that are not set.
+    pub fn settings(&self, set: &Settings) -> Result<Settings> {
+        let mut all = set.clone();
+        for (name, values) in &self.tuned {
+            if let Some(first) = values.first() {
+                all.entry(name.clone()).or_insert_with(|| first.clone());
+            }
+        }
+        let known = |name: &String| self.tuned.iter().any(|(known, _)| known == name);
+        if let Some(name) = set.keys().find(|name| !known(name)) {
+            let known: Vec<&str> = self.tuned.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(Error::Unknown {
+                what: "parameter",
+                name: name.clone(),
+                known: if known.is_empty() { "none".into() } else { known.join(", ") },
+            });
+        }
+        Ok(all)
+    }
+
+    /// Whether anything is rendered.
+    fn is_template(&self) -> bool {
+        let statement = |line: &str| {
+            line.trim_start().strip_prefix(STATEMENT).is_some_and(|statement| {
+                let word = statement.split_whitespace().next().unwrap_or_default();
+                !DECLARATIONS.contains(&word)
+            })
+        };
+        !self.tuned.is_empty()
+            || self.text.lines().any(statement)
+            || self.text.contains("{{") && self.text.contains("}}")
+    }
+
+    /// The WGSL with these values of parameters, the first ones for those that are not among them.
+    ///
+    /// # Errors
+    /// A parameter that the header does not declare; a template that cannot be rendered; WGSL that
+    /// is not valid, with the line in the file.
+    pub fn wgsl(&self, set: &Settings) -> Result<Wgsl> {
+        let wgsl = self.rendered(set)?;
+        if let Some((line, what)) = complaint(&wgsl.text) {
+            let quoted = wgsl.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
+            return Err(self.failed(format!("{}: {what}, in `{quoted}`", wgsl.place(line))));
+        }
+        Ok(wgsl)
+    }
+
+    fn rendered(&self, set: &Settings) -> Result<Wgsl> {
+        let settings = self.settings(set)?;
+        if !self.is_template() {
+            let (text, name) = (self.text.clone(), self.name.clone());
+            return Ok(Wgsl { text, origins: None, name });
+        }
+        let params = settings.iter().map(|(name, value)| (name.clone(), value.value())).collect();
+        Ok(Wgsl::of(self, render_own(&self.name, &self.text, &params)?))
+    }
+
+    /// Workgroups for these sizes and parameters.
+    ///
+    /// # Errors
+    /// No `dispatch` in the header; one that cannot be computed.
+    pub(super) fn grid(&self, sizes: &[(String, f64)]) -> Result<[u32; 3]> {
+        let Some(dispatch) = &self.dispatch else {
+            return Err(self.failed(
+                "its header does not say how many workgroups it takes, as in `//% dispatch \
+                 [ceil(columns / 16), ceil(rows / 16), 1]`",
+            ));
+        };
+        let names = Names::of(sizes.iter().map(|(name, _)| name.clone()));
+        let numbers: Vec<f64> = sizes.iter().map(|(_, number)| *number).collect();
+        let mut grid = [0; 3];
+        for (count, formula) in grid.iter_mut().zip(&dispatch.what) {
+            let line = dispatch.line;
+            let failed = |what: String| self.failed(format!("line {line}: {what}"));
+            let number = Expression::parse(formula, &names).map_err(failed)?.number(&numbers);
+            if !(0.0..=f64::from(u32::MAX)).contains(&number) || number.fract() != 0.0 {
+                return Err(failed(format!("`{formula}` gives {number} workgroups")));
+            }
+            *count = number as u32;
+        }
+        Ok(grid)
+    }
+
+    /// Whether the sizes are such as the header needs.
+    ///
+    /// # Errors
+    /// A `needs` that cannot be computed.
+    pub(super) fn suits(&self, sizes: &[(String, f64)]) -> Result<bool> {
+        let names = Names::of(sizes.iter().map(|(name, _)| name.clone()));
+        let numbers: Vec<f64> = sizes.iter().map(|(_, number)| *number).collect();
+        for Declared { line, what } in &self.needs {
+            let needed = Expression::parse(what, &names)
+                .map_err(|problem| self.failed(format!("line {line}: {problem}")))?;
+            if needed.number(&numbers) == 0.0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What the header needs, for messages.
+    pub(super) fn needs(&self) -> String {
+        let all: Vec<&str> = self.needs.iter().map(|needed| needed.what.as_str()).collect();
+        all.join(", ")
+    }
+}
+
+/// The parts of `[a, b(c, d), e]`.
+fn listed(text: &str) -> Result<Vec<String>, String> {
+    let inside = text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let inside = inside.ok_or_else(|| format!("expected a list such as [1, 2], found `{text}`"))?;
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in inside.chars() {
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(c);
+        }
+    }
+    let parts: Vec<String> = parts.iter().map(|part| part.trim().to_string()).collect();
+    match parts.iter().any(String::is_empty) {
+        true => Err("a part of the list is empty".into()),
+        false => Ok(parts),
+    }
+}
+
+/// What is wrong with WGSL: the line, and a sentence.
+fn complaint(text: &str) -> Option<(usize, String)> {
+    let error = match naga::front::wgsl::parse_str(text) {
+        Err(error) => {
+            let line = error.location(text).map_or(1, |at| at.line_number as usize);
+            return Some((line, error.message().to_string()));
+        }
+        Ok(module) => {
+            Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).err()?
+        }
+    };
+    let line = error.location(text).map_or(1, |at| at.line_number as usize);
+    let mut message = error.as_inner().to_string();
+    let mut cause = std::error::Error::source(error.as_inner());
+    while let Some(inner) = cause {
+        message += &format!(": {inner}");
+        cause = inner.source();
+    }
+    Some((line, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+// y = 2 x
+//% kind = like
+//% dispatch [ceil(rows / (tile * 2)), max(1, rows)]
+//% needs rows % 4 == 0
+//% tune tile in [8, 16]
+//% set twice = tile * 2
+@compute @workgroup_size({{ twice }})
+fn main() {
+  let a = {{ tile }}u;
+}
+";
+
+    #[test]
+    fn headers_say_how_a_kernel_is_run() {
+        let source = Source::new("twice.wgsl", TEXT).unwrap();
+        assert_eq!(source.kind.as_deref(), Some("like"));
+        let sizes = |rows: f64| [("rows".to_string(), rows), ("tile".to_string(), 8.0)];
+        assert_eq!(source.grid(&sizes(20.0)).unwrap(), [2, 20, 1]);
+        assert!(source.suits(&sizes(20.0)).unwrap() && !source.suits(&sizes(21.0)).unwrap());
+        let wgsl = source.wgsl(&Settings::new()).unwrap();
+        assert!(wgsl.text.contains("@workgroup_size(16)"), "{}", wgsl.text);
+        let set = Settings::from([("tile".to_string(), Setting::Number(16))]);
+        assert!(source.wgsl(&set).unwrap().text.contains("@workgroup_size(32)"));
+        let set = Settings::from([("size".to_string(), Setting::Number(16))]);
+        let said = source.wgsl(&set).unwrap_err().to_string();
+        assert!(said.contains("unknown parameter `size`; there are tile"), "{said}");
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_line() {
+        let fails = |text: &str| match Source::new("a.wgsl", text) {
+            Err(error) => error.to_string(),
+            Ok(source) => source.wgsl(&Settings::new()).unwrap_err().to_string(),
+        };
+        for (text, says) in [
+            ("//% tune tile [8]\n", "line 1: expected `NAME in [VALUE, ..]`"),
+            ("\n//% dispatch 3, 4\n", "line 2: expected a list"),
+            ("//% tolerance none\n", "`none` is no number"),
+            (
+                "//% set tile = 2\n@compute @workgroup_size(1)\nfn main() {\n  let a: u32 = 1.5;}",
+                "line 4: ",
+            ),
+            ("//% if\n", "line 1"),
+        ] {
+            let said = fails(text);
+            assert!(said.contains(says), "{text}: {said}");
+        }
+        let source = Source::new("a.wgsl", "//% dispatch [rows / 2]\n").unwrap();
+        let said = source.grid(&[("rows".into(), 3.0)]).unwrap_err().to_string();
+        assert!(said.contains("`rows / 2` gives 1.5 workgroups"), "{said}");
+    }
+}

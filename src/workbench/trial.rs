@@ -1,0 +1,270 @@
+//! A kernel at one shape: sizes that suit it, inputs, and one execution by the interpreter.
+
+use super::compare::Tolerance;
+use super::error::Result;
+use super::fault::FaultKind;
+use super::interface::{Interface, decoded, encoded, overrides, rounded};
+use super::interpreter::{Binding, Interpreter, Options, Refusal, Region, Sighting};
+use super::source::{Settings, Source};
+use super::spec::{Element, Fill, Shape, Spec, Tensor, noise};
+
+/// Everything about one shape but the results.
+pub(super) struct Trial {
+    pub sizes: Vec<usize>,
+    /// Sizes, numbers and parameters by name.
+    pub numbers: Vec<(String, f64)>,
+    pub grid: [u32; 3],
+    /// Of each input, as its binding holds it.
+    pub inputs: Vec<Vec<f64>>,
+}
+
+/// What an execution left in an output.
+pub(super) struct Output {
+    pub values: Vec<f64>,
+    /// Elements that some invocation wrote.
+    pub written: Vec<bool>,
+}
+
+/// Why a shape is left out.
+pub(super) enum Unfit {
+    /// The kernel's header, or its bindings, need other sizes.
+    Needs(String),
+    Failed(super::error::Error),
+}
+
+impl From<super::error::Error> for Unfit {
+    fn from(error: super::error::Error) -> Unfit {
+        Unfit::Failed(error)
+    }
+}
+
+/// Sizes, numbers and whole parameters by name.
+pub(super) fn numbers(
+    source: &Source,
+    spec: &Spec,
+    settings: &Settings,
+    sizes: &[usize],
+) -> Result<Vec<(String, f64)>> {
+    let mut numbers = spec.named(sizes);
+    for (name, value) in source.settings(settings)? {
+        if let super::source::Setting::Number(value) = value {
+            numbers.push((name, value as f64));
+        }
+    }
+    Ok(numbers)
+}
+
+/// The sizes of a shape, those that the header mentions rounded up until it is content.
+fn suited(
+    source: &Source,
+    spec: &Spec,
+    settings: &Settings,
+    sizes: &[usize],
+) -> Result<Option<Vec<usize>>> {
+    let needs = source.needs();
+    let mentioned = |name: &str| {
+        needs.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
+    };
+    for multiple in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
+        let rounded: Vec<usize> = spec
+            .sizes
+            .iter()
+            .zip(sizes)
+            .map(
+                |(name, &size)| {
+                    if mentioned(name) { size.next_multiple_of(multiple) } else { size }
+                },
+            )
+            .collect();
+        if source.suits(&numbers(source, spec, settings, &rounded)?)? {
+            return Ok(Some(rounded));
+        }
+    }
+    Ok(None)
+}
+
+impl Trial {
+    /// Prepares a shape.
+    pub fn new(
+        source: &Source,
+        spec: &Spec,
+        settings: &Settings,
+        interface: &Interface,
+        shape: &Shape,
+    ) -> Result<Trial, Unfit> {
+        let Some(sizes) = suited(source, spec, settings, &shape.sizes)? else {
+            return Err(Unfit::Needs(format!("the header needs {}", source.needs())));
+        };
+        for tensor in &spec.tensors {
+            let Some(bound) = interface.find(&tensor.name) else { continue };
+            let elements = spec.elements(tensor, &sizes);
+            let bytes = bound.stored.bytes(elements, tensor.element);
+            if !bytes.is_multiple_of(bound.stride.max(4)) {
+                return Err(Unfit::Needs(format!(
+                    "`{}` has {elements} elements, which do not fill its vectors",
+                    tensor.name
+                )));
+            }
+        }
+        let numbers = numbers(source, spec, settings, &sizes)?;
+        let grid = source.grid(&numbers)?;
+        let first = spec.inputs().position(|tensor| tensor.element == Element::Float);
+        let inputs = spec
+            .inputs()
+            .enumerate()
+            .map(|(index, tensor)| {
+                let half = interface
+                    .find(&tensor.name)
+                    .is_some_and(|bound| bound.stored.is_half(tensor.element))
+                    || interface.rounds();
+                filled(spec, tensor, &sizes, shape.fill, Some(index) == first, half)
+            })
+            .collect();
+        Ok(Trial { sizes, numbers, grid, inputs })
+    }
+
+    /// The inputs as slices.
+    pub fn inputs(&self) -> Vec<&[f64]> {
+        self.inputs.iter().map(Vec::as_slice).collect()
+    }
+
+    /// An input's bytes as its binding has them.
+    pub fn bytes(&self, interface: &Interface, spec: &Spec, index: usize) -> Vec<u8> {
+        let tensor = spec.inputs().nth(index);
+        let bound = tensor.and_then(|tensor| Some((tensor, interface.find(&tensor.name)?)));
+        match bound {
+            Some((tensor, bound)) => encoded(&self.inputs[index], bound.stored, tensor.element),
+            None => Vec::new(),
+        }
+    }
+
+    /// Executes the kernel as it is written.
+    pub fn interpret(
+        &self,
+        interpreter: &Interpreter,
+        interface: &Interface,
+        spec: &Spec,
+        options: Options,
+    ) -> Result<(Vec<Output>, Vec<Sighting>), Refusal> {
+        let halves = interface.halves;
+        let (mut regions, mut bindings) = (Vec::new(), Vec::new());
+        let mut bind = |name: &str, region: Region, size: usize, input: bool| {
+            let (region_index, name) = (regions.len(), name.to_string());
+            regions.push(region);
+            bindings.push(Binding { name, region: region_index, offset: 0, size, input });
+        };
+        for (index, tensor) in spec.inputs().enumerate() {
+            if interface.find(&tensor.name).is_some() {
+                let bytes = self.bytes(interface, spec, index);
+                let size = bytes.len();
+                bind(&tensor.name, Region::new(bytes, halves, true), size, true);
+            }
+        }
+        for tensor in spec.outputs() {
+            let Some(bound) = interface.find(&tensor.name) else { continue };
+            let elements = spec.elements(tensor, &self.sizes);
+            let size = bound.stored.bytes(elements, tensor.element);
+            // What nobody writes stays no number.
+            bind(&tensor.name, Region::new(vec![0xff; size], halves, false), size, false);
+        }
+        for uniforms in &interface.uniforms {
+            let bytes = uniforms.packed(&self.numbers).map_err(Refusal)?;
+            let size = bytes.len();
+            bind(&uniforms.name, Region::new(bytes, halves, true), size, true);
+        }
+        let (sightings, _) = interpreter.run(&mut regions, &bindings, self.grid, options, 1)?;
+        let mut outputs = Vec::new();
+        for tensor in spec.outputs() {
+            let found = bindings.iter().position(|binding| binding.name == tensor.name);
+            let (Some(region), Some(bound)) = (found, interface.find(&tensor.name)) else {
+                continue;
+            };
+            let (region, elements) = (&regions[region], spec.elements(tensor, &self.sizes));
+            let width = bound.stored.bytes(2, tensor.element) / 2;
+            outputs.push(Output {
+                values: decoded(&region.bytes, bound.stored, tensor.element, elements),
+                written: (0..elements).map(|i| region.is_written(i * width, 1)).collect(),
+            });
+        }
+        Ok((outputs, sightings))
+    }
+}
+
+/// The values of an input.
+fn filled(
+    spec: &Spec,
+    tensor: &Tensor,
+    sizes: &[usize],
+    fill: Fill,
+    first: bool,
+    half: bool,
+) -> Vec<f64> {
+    let count = spec.elements(tensor, sizes);
+    let name = &tensor.name;
+    if tensor.element == Element::Index {
+        return (0..count).map(|i| ((noise(name, i) + 1.0) * 4.0).floor()).collect();
+    }
+    let value = |i: usize| {
+        let noise = noise(name, i);
+        match fill {
+            Fill::Wide => noise * spec.wide,
+            Fill::Denormal => noise * 2e-39,
+            _ => noise * 2.0,
+        }
+    };
+    // What f16 holds exactly comes through any rounding of factors.
+    let mut values: Vec<f64> = (0..count).map(|i| rounded(value(i), half)).collect();
+    let at = count * 2 / 3;
+    if let (true, Some(value)) = (first, values.get_mut(at)) {
+        match fill {
+            Fill::NotANumber => *value = f64::NAN,
+            Fill::Infinite => *value = f64::INFINITY,
+            _ => {}
+        }
+    }
+    values
+}
+
+/// How far results may be off.
+pub(super) fn tolerance(
+    source: &Source,
+    spec: &Spec,
+    interface: &Interface,
+    sizes: &[usize],
+) -> Tolerance {
+    let sizes: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();
+    let terms = spec.terms.number(&sizes).max(1.0);
+    let held = spec.outputs().any(|tensor| {
+        interface.find(&tensor.name).is_some_and(|bound| bound.stored.is_half(tensor.element))
+    });
+    let of_scale = match (source.tolerance, interface.halves) {
+        (Some(given), _) => given,
+        (None, true) => (4.0 + 2.0 * terms.sqrt()) / 1024.0,
+        (None, false) if interface.packs || held => 4.0 / 1024.0,
+        // Rounding of each term, in whichever order.
+        (None, false) => (16.0 + terms) / f64::from(1 << 23),
+    };
+    // Denormals may be taken for zero.
+    Tolerance { of_scale, least: 1.2e-38 * terms }
+}
+
+/// The subgroups that a kernel is executed with.
+pub(super) fn subgroups(interpreter: &Interpreter) -> &'static [u32] {
+    if interpreter.uses_subgroups() { &[32, 8, 16, 64, 128] } else { &[32] }
+}
+
+/// Faults after which nothing is run on a device, which might not survive it.
+pub(super) fn is_dangerous(kind: FaultKind) -> bool {
+    matches!(
+        kind,
+        FaultKind::OutOfBoundsRead
+            | FaultKind::OutOfBoundsWrite
+            | FaultKind::Endless
+            | FaultKind::DivergentBarrier
+    )
+}
+
+/// An interpreter for a kernel's WGSL, given sizes for its `override`s.
+pub(super) fn interpreter(wgsl: &str, numbers: &[(String, f64)]) -> Result<Interpreter, Refusal> {
+    Interpreter::new(wgsl, &overrides(numbers))
+}

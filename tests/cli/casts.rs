@@ -1,0 +1,95 @@
+//! `mos bench concepts` on a cast of one.
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::{fixture, run};
+
+/// One update, pictures of one step: what it prints is no matter, but that it adds up.
+const LINE: &str = "bench concepts @/7 -o @/out --steps 1 --sampling-steps 1 --guidance 1 \
+    --seeds 1 --json --adapter cpu";
+
+/// A cast of one man with two pictures, who is said to have a green and a tiny part.
+fn cast(at: &Path) {
+    let (from, to) = (fixture("models/concepts/zorp"), at.join("7/zorp"));
+    fs::create_dir_all(to.join("mask")).unwrap();
+    for name in ["00.png", "00.txt", "01.png", "01.txt", "mask/00.png", "mask/01.png"] {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+    let about = r#"{"words": ["<zorp1>", "<zorp2>"], "class_word": "man", "parts": [
+        {"number": 1, "name": "skin", "colour": [60, 190, 90], "share": 0.2},
+        {"number": 2, "name": "button", "colour": [0, 0, 0], "share": 0.0001}]}"#;
+    fs::write(to.join("concept.json"), about).unwrap();
+    fs::write(at.join("7/cast.json"), r#"{"seed": 7, "concepts": ["zorp"]}"#).unwrap();
+}
+
+fn pictures(at: &Path) -> Vec<(String, SystemTime)> {
+    let folder = at.join("out/zorp.pictures");
+    let names = super::names(&folder).into_iter();
+    names
+        .map(|name| (name.clone(), fs::metadata(folder.join(name)).unwrap().modified().unwrap()))
+        .collect()
+}
+
+#[test]
+fn casts_are_scored_and_nothing_is_made_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    cast(at);
+    let report = run(at, LINE).ok().json();
+    let concept = &report["concepts"][0];
+    assert_eq!((&concept["cast"], &concept["other_class"]), (&"7".into(), &"woman".into()));
+    let ways = concept["ways"].as_array().unwrap();
+    let named: Vec<&str> = ways.iter().map(|way| way["what"].as_str().unwrap()).collect();
+    assert_eq!(
+        named,
+        [
+            "class word",
+            "ED-LoRA",
+            "ED-LoRA, LoRA at 0",
+            "class word, LoRA on",
+            "another class",
+            "another class, LoRA on"
+        ]
+    );
+    let share = |way: &serde_json::Value| way["share"].as_f64().unwrap();
+    assert_eq!((share(&concept["taught"]), share(&ways[0])), (1.0, 0.0));
+    let [own, none, words] =
+        [&concept["taught"], &ways[0], &ways[1]].map(|way| way["image"].as_f64().unwrap());
+    assert!((share(&ways[1]) - (words - none) / (own - none)).abs() < 1e-9);
+    // What nobody can see has no colour; the taught pictures have their own.
+    let colours = concept["taught"]["colours"].as_array().unwrap();
+    assert_eq!(colours.len(), 1);
+    assert_eq!(colours[0]["part"], "skin");
+    assert_eq!(report["summary"].as_array().unwrap().len(), 7);
+    assert!(at.join("out/zorp.png").exists());
+
+    let made = pictures(at);
+    assert_eq!(made.len(), 6 * 8);
+    fs::remove_file(at.join("out/zorp.pictures/ed-lora-1-1.png")).unwrap();
+    let again = run(at, LINE).ok().json();
+    let differ: Vec<String> = made
+        .iter()
+        .zip(pictures(at))
+        .filter(|(a, b)| **a != *b)
+        .map(|(_, (name, _))| name)
+        .collect();
+    assert_eq!(differ, ["ed-lora-1-1.png"]);
+    assert_eq!(again["summary"], report["summary"]);
+    let table = run(at, &LINE.replace(" --json", "")).ok().stdout;
+    assert!(table.contains("7/zorp (man)") && table.contains("within 20"), "{table}");
+}
+
+#[test]
+fn wrong_casts_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    cast(at);
+    run(at, &format!("{LINE} --classes woman,cow")).failed(2, &["--classes woman, cow"]);
+    run(at, &LINE.replace("@/7", "@/7 @/7/zorp")).failed(2, &["7/zorp", "must differ"]);
+    run(at, &format!("{LINE} --methods dora")).failed(2, &["dora", "p-plus"]);
+    fs::write(at.join("7/cast.json"), "{").unwrap();
+    run(at, LINE).failed(1, &["cast.json"]);
+    fs::write(at.join("7/cast.json"), r#"{"concepts": ["none"]}"#).unwrap();
+    run(at, LINE).failed(1, &["none", "concept.json"]);
+}

@@ -1,0 +1,184 @@
+//! `mos eval` from outside: one run, its parts put together, and what was killed.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use mixofshow::concept::Concept;
+
+use super::concepts::{concept, rows_of, word};
+use super::{Ran, fixture, mos, ran, run};
+
+/// All files of a folder with their bytes.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(folder: &Path, inside: &str, found: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("{inside}{}", entry.file_name().to_str().unwrap());
+            match entry.file_type().unwrap().is_dir() {
+                true => walk(&entry.path(), &format!("{name}/"), found),
+                false => {
+                    found.insert(name, fs::read(entry.path()).unwrap());
+                }
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(folder, "", &mut found);
+    found
+}
+
+#[track_caller]
+fn same(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) {
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(a), names(b));
+    let differ: Vec<&String> = a.keys().filter(|name| a[*name] != b[*name]).collect();
+    assert!(differ.is_empty(), "{differ:?}");
+}
+
+/// Two concepts, a cat and a dog that the model knows, and two prompts.
+fn prepare(at: &Path) {
+    concept().write(&at.join("kat.safetensors")).unwrap();
+    let mut start = word("<dog1>", rows_of("dog"));
+    start.initializer = Some("dog".into());
+    let hund = Concept { name: "hund".into(), words: vec![start], ..concept() };
+    hund.write(&at.join("hund.safetensors")).unwrap();
+    fs::write(at.join("prompts.txt"), "[recontext]\na <TOK> in the snow\na {} on the beach\n")
+        .unwrap();
+    // Pictures to compare with, without a word about them.
+    for (from, to) in [("mimi", "cats"), ("brix", "dogs")] {
+        fs::create_dir_all(at.join(to).join("mask")).unwrap();
+        for file in ["00.png", "01.png", "mask/00.png"] {
+            let from = fixture("models/concepts").join(from).join(file);
+            fs::copy(from, at.join(to).join(file)).unwrap();
+        }
+    }
+}
+
+const LINE: &str = "eval -c @/kat.safetensors -c @/hund.safetensors --pictures @/cats --pictures \
+    @/dogs -n 1 --size 64x64 --steps 1 --adapter cpu";
+
+fn eval(at: &Path, more: &str) -> Ran {
+    run(at, &format!("{LINE} --prompts @/prompts.txt {more}"))
+}
+
+#[test]
+fn parts_and_what_was_killed_come_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    prepare(at);
+    let told = eval(at, "-o @/whole --json").ok();
+    let json = told.json();
+    assert_eq!(json["concepts"][0]["name"], "kat");
+    assert_eq!(json["alone"]["pictures"], 4);
+    assert_eq!(json["scenes"][0]["name"], "kat+hund");
+    for name in ["text", "image"] {
+        let score = json["alone"]["scores"][name]["mean"].as_f64().unwrap();
+        assert!(score.is_finite() && score.abs() < 3.0, "{name}: {score}");
+    }
+    for name in ["placement", "margin", "d&c"] {
+        assert!(json["together"]["scores"][name]["mean"].is_f64(), "{name}");
+    }
+    let whole = files(&at.join("whole"));
+    let page = String::from_utf8(whole["index.html"].clone()).unwrap();
+    assert!(page.contains("sheets/kat-recontext.png") && page.contains("&lt;cat1&gt;"));
+    assert!(whole.contains_key("table.md") && whole.contains_key("pictures/kat/references.png"));
+
+    // Nothing is made again.
+    let again = eval(at, "-o @/whole").ok();
+    assert!(again.stderr.contains("5 pictures were there already"), "{}", again.stderr);
+    same(&whole, &files(&at.join("whole")));
+
+    // Parts, the second as a job array tells it, in either order.
+    eval(at, "-o @/one --part 1/2").ok();
+    let line = format!("{LINE} --prompts @/prompts.txt -o @/two");
+    let at_name = at.to_str().unwrap();
+    let mut array = mos();
+    array
+        .args(line.split_whitespace().map(|word| word.replace('@', at_name)))
+        .env("SLURM_ARRAY_TASK_ID", "7")
+        .env("SLURM_ARRAY_TASK_COUNT", "2")
+        .env("SLURM_ARRAY_TASK_MIN", "6");
+    let told = ran(&mut array).ok();
+    assert!(told.stderr.contains("part 2/2, as SLURM_ARRAY_TASK_ID says"), "{}", told.stderr);
+    run(at, "eval merge @/one -o @/no").failed(1, &["2 of the 5", "pictures/"]);
+    run(at, "eval merge @/one @/two -o @/merged").ok();
+    same(&whole, &files(&at.join("merged")));
+    run(at, "eval merge @/two @/one -o @/two").ok();
+    same(&whole, &files(&at.join("two")));
+
+    // Killed in the middle, with a picture that was not scored yet.
+    let killed = at.join("killed");
+    let mut child = mos()
+        .args(LINE.split_whitespace().map(|word| word.replace('@', at_name)))
+        .args(["--prompts", at.join("prompts.txt").to_str().unwrap(), "-o"])
+        .arg(&killed)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !killed.join("pictures/kat/recontext-02-1.png").exists() {
+        assert!(start.elapsed() < Duration::from_secs(300) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let _ = fs::remove_file(killed.join("pictures/kat/recontext-02-1.json"));
+    eval(at, "-o @/killed").ok();
+    let left = files(&killed).into_iter().filter(|(name, _)| !name.ends_with(".tmp"));
+    same(&whole, &left.collect());
+
+    // Other settings are refused by name, or what differs is made anew.
+    eval(at, "-o @/killed --guidance 2").failed(1, &["killed", "guidance", "--renew"]);
+    run(at, "eval merge @/one @/two -o @/killed").ok();
+    let renewed = eval(at, "-o @/killed --as-published --renew").ok();
+    assert!(renewed.stderr.contains("other settings than before: as_published"));
+    assert!(renewed.stderr.contains("0 pictures made, 5 scored"), "{}", renewed.stderr);
+    let renewed = eval(at, "-o @/killed --seed 2 --together 0 --renew").ok();
+    assert!(renewed.stderr.contains("4 pictures made"), "{}", renewed.stderr);
+    run(at, "eval merge @/one @/killed -o @/no").failed(1, &["killed", "seed", "together"]);
+}
+
+#[test]
+fn what_cannot_be_scored_is_told_before_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    prepare(at);
+    let at_name = at.to_str().unwrap();
+    run(at, "eval -o @/no").failed(2, &["nothing to evaluate", "-c", "-m"]);
+    run(at, "eval -c @/kat.safetensors -o @/no").failed(2, &["`kat`", "--pictures"]);
+    let one = "eval -c @/kat.safetensors --pictures @/cats -o @/no";
+    run(at, &format!("{one} --pictures @/dogs")).failed(2, &["dogs", "one too many"]);
+    run(at, &format!("{one} --class-word a --class-word b")).failed(2, &["--class-word"]);
+    fs::create_dir(at.join("none")).unwrap();
+    run(at, "eval -c @/kat.safetensors --pictures @/none -o @/no").failed(1, &["`kat`", "none"]);
+    fs::write(at.join("empty.txt"), "# nothing\n").unwrap();
+    run(at, &format!("{one} --prompts @/empty.txt")).failed(1, &["empty.txt", "no prompts"]);
+    fs::write(at.join("places.txt"), "[places]\na cat in <TOK>\n").unwrap();
+    run(at, &format!("{one} --prompts @/places.txt")).failed(1, &["no prompts for animals"]);
+    fs::write(at.join("bare.txt"), "a cat\n").unwrap();
+    run(at, &format!("{one} --prompts @/bare.txt")).failed(1, &["line 1", "<TOK>"]);
+    let unet = fixture("models/tiny/unet");
+    let unet = unet.to_str().unwrap();
+    run(at, &format!("{one} --dino {unet}")).failed(1, &["expected CLIP", "DINO"]);
+    let clip = fixture("models/tiny/clip_vision");
+    let clip = clip.to_str().unwrap();
+    run(at, &format!("{one} --dino {clip}")).failed(1, &["clip_vision"]);
+    run(at, &format!("{one} --clip {at_name}/gone")).failed(1, &["gone"]);
+    run(at, &format!("{one} --judge dino")).failed(2, &["--dino PATH"]);
+    run(at, &format!("{one} --part 3/2")).failed(2, &["--part", "K/N"]);
+    let refused = |pairs: &[(&str, &str)]| {
+        let mut command = mos();
+        command.args(one.split_whitespace().map(|word| word.replace('@', at_name)));
+        ran(command.envs(pairs.iter().copied()))
+    };
+    refused(&[("JOB_COMPLETION_INDEX", "1")]).failed(2, &["JOB_COMPLETIONS", "--part"]);
+    refused(&[("SLURM_ARRAY_TASK_ID", "x")]).failed(2, &["SLURM_ARRAY_TASK_ID", "--part"]);
+    run(at, "eval merge @/cats -o @/no").failed(1, &["cats", "settings.json"]);
+    fs::write(at.join("settings.json"), "{}").unwrap();
+    let over = one.replace("-o @/no", "-o @");
+    run(at, &over).failed(1, &["settings.json", "not the settings"]);
+    assert!(!at.join("no").exists());
+}

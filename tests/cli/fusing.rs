@@ -1,0 +1,83 @@
+//! `mos fuse` from outside: its settings stay with the model, and its report tells.
+use std::fs;
+use std::path::Path;
+
+use mixofshow::concept::{Concept, Network};
+use serde_json::Value;
+
+use super::concepts::{concept, rows_of, word};
+use super::{fixture, run};
+
+fn settings(model: &Path) -> Value {
+    let note = fs::read_to_string(model.join("fusion.json")).unwrap();
+    serde_json::from_str::<Value>(&note).unwrap()["settings"].clone()
+}
+
+#[test]
+fn a_model_keeps_its_settings_and_is_changed_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    concept().write(&at.join("kat.safetensors")).unwrap();
+    let hund =
+        Concept { name: "hund".into(), words: vec![word("<dog1>", rows_of("dog"))], ..concept() };
+    hund.write(&at.join("hund.safetensors")).unwrap();
+    fs::write(at.join("sampled.txt"), "a {} in the snow\n").unwrap();
+    fs::write(at.join("aside.txt"), "a {} on the beach\n").unwrap();
+    let line = "fuse -c @/kat.safetensors -c @/hund.safetensors --size 64x64 --steps 2 --adapter \
+        cpu --distillation 0";
+    let more = "--record published --fit prompts --sampled-prompts @/sampled.txt --held-out \
+        @/aside.txt --keep none --seed 3 --save-statistics @/sums";
+    let told = run(at, &format!("{line} {more} -o @/both")).ok();
+    assert!(told.stderr.contains("on inputs not solved with"), "{}", told.stderr);
+    let before = settings(&at.join("both"));
+    assert_eq!(before["prompts"], serde_json::json!(["photo of a {}", "{}"]));
+    assert_eq!(before["sampled"], serde_json::json!(["a {} in the snow"]));
+    assert_eq!(before["held_out"], serde_json::json!(["a {} on the beach"]));
+    assert_eq!((&before["steps"], &before["seed"]), (&2.into(), &3.into()));
+    assert_eq!((&before["guidance"], &before["whole_prompts"]), (&1.0.into(), &true.into()));
+    let page = fs::read_to_string(at.join("both/report/report.html")).unwrap();
+    let report = fs::read_to_string(at.join("both/report/report.md")).unwrap();
+    for part in ["Verdict:", "a {} in the snow", "not solved with"] {
+        assert!(report.contains(part) && page.contains(part), "{part}: {report}");
+    }
+
+    // The settings hold, but for the one that is given.
+    let to = "fuse --to @/both --statistics @/sums --adapter cpu";
+    let removed = run(at, &format!("{to} --remove hund -o @/kat")).ok();
+    assert_eq!(settings(&at.join("kat")), before, "{}", removed.stderr);
+    let one = format!("{to} --remove hund --seed 4 -o @/other");
+    run(at, &one).ok();
+    let mut expected = before.clone();
+    expected["seed"] = 4.into();
+    assert_eq!(settings(&at.join("other")), expected);
+    // What is no fused model, before anything else.
+    fs::create_dir(at.join("plain")).unwrap();
+    run(at, "fuse --to @/plain --add @/kat.safetensors --statistics @/sums")
+        .failed(2, &["--to", "plain", "fusion.json"]);
+    let shown = run(at, &format!("{line} --solver average -o @/average")).ok();
+    assert!(shown.stderr.contains("average, nothing measured"), "{}", shown.stderr);
+    assert!(!shown.stderr.contains("-0.0"), "{}", shown.stderr);
+    for (solver, told) in [("sum", "sum, nothing"), ("ties", "TIES, density 0.2"), ("dare", "DARE")]
+    {
+        let shown = run(at, &format!("{line} --solver {solver} -o @/{solver}")).ok();
+        assert!(shown.stderr.contains(told), "{}", shown.stderr);
+    }
+    run(at, &format!("{line} --density 0.3 -o @/no")).failed(2, &["--density", "ties"]);
+}
+
+#[test]
+fn updates_that_the_models_weights_cannot_hold_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    concept().write(&at.join("kat.safetensors")).unwrap();
+    let mut loud = Concept { name: "loud".into(), ..concept() };
+    loud.words = vec![word("<dog1>", rows_of("dog"))];
+    loud.updates.of_mut(Network::UNet).scale = 1e6;
+    loud.write(&at.join("loud.safetensors")).unwrap();
+    run(at, "fuse -c @/kat.safetensors -c @/loud.safetensors -o @/no --adapter cpu")
+        .failed(1, &["`loud`", "f16", "attn2.to_v"]);
+    run(at, "fuse -c @/kat.safetensors --steps 0 -o @/no").failed(2, &["--steps"]);
+    let bare = fixture("tests/fixtures/concepts/evil.pth");
+    run(at, &format!("fuse -c {} -o @/no", bare.display())).failed(1, &["evil.pth", "pickle"]);
+    assert!(!at.join("no").exists() && !at.join("no.fusing").exists());
+}

@@ -1,0 +1,164 @@
+//! `mos kernel`: files, options, exit codes. What it finds is tested in `tests/workbench`.
+use std::path::Path;
+
+use super::{fixture, mos, ran, run};
+
+/// Without a device: the interpreter is all that is needed.
+const ALONE: &str = "--adapter cpu";
+
+#[test]
+fn a_right_kernel_ends_with_0_and_a_wrong_one_with_1() {
+    let folder = fixture("tests/workbench");
+    let right = run(&folder, &format!("kernel check @/right/softmax.wgsl {ALONE}")).ok();
+    assert!(right.stdout.contains("softmax.wgsl: right at"), "{}", right.stdout);
+    assert!(right.stdout.contains("on no device"), "{}", right.stdout);
+    let line = format!("kernel check @/wrong/barrier_after_peak.wgsl {ALONE}");
+    let wrong = run(&folder, &line).failed(1, &["1 fault in"]);
+    assert!(wrong.stdout.contains("missing barrier: line 28: "), "{}", wrong.stdout);
+    let line = format!("kernel check @/wrong/padding.wgsl --only ragged --json {ALONE}");
+    let json = run(&folder, &line).failed(1, &[]).json();
+    assert_eq!(json[0]["faults"][0]["kind"], "out-of-bounds-write");
+    assert_eq!(json[0]["faults"][0]["line"], 37);
+    assert_eq!(json[0]["shapes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_kernel_computes_may_stand_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    put(
+        "scaled.wgsl",
+        "//% dispatch [ceil(count / 64)]
+struct Sizes { count: u32, factor: f32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x < sizes.count) { y[id.x] = sizes.factor * x[id.x]; }
+}
+",
+    );
+    put(
+        "scaled.toml",
+        "sizes = [\"count\"]\nshapes = [[100], [64]]\nnumbers = { factor = 0.5 }\n[inputs]\n\
+         x = [\"count\"]\n[outputs.y]\nshape = [\"count\"]\nindices = [\"i\"]\n\
+         value = \"factor * x[i]\"\n",
+    );
+    let check = |like: &str| {
+        run(folder.path(), &format!("kernel check @/scaled.wgsl --like @/{like} {ALONE}"))
+    };
+    check("scaled.toml").ok();
+    put(
+        "by_kernel.toml",
+        "sizes = [\"count\"]\nshapes = [[100]]\nnumbers = { factor = 0.5 }\n\
+         reference = \"scaled.wgsl\"\n[inputs]\nx = [\"count\"]\n\
+         [outputs.y]\nshape = [\"count\"]\n",
+    );
+    check("by_kernel.toml").ok();
+    let text = std::fs::read_to_string(folder.path().join("scaled.toml")).unwrap();
+    put("other.toml", &text.replace("factor * x", "2 * x"));
+    let other = check("other.toml").failed(1, &["scaled.wgsl"]);
+    assert!(other.stdout.contains("wrong values"), "{}", other.stdout);
+    put("broken.toml", &text.replace("x[i]", "z[i]"));
+    check("broken.toml").failed(1, &["broken.toml", "unknown name `z`"]);
+}
+
+#[test]
+fn wrong_usage_says_what_is_right() {
+    let folder = fixture("tests/workbench");
+    for (line, code, says) in [
+        ("kernel check", 2, &["<FILE>"][..]),
+        ("kernel check @/timing/chain.wgsl", 2, &["--as", "matmul", "//% kind"]),
+        ("kernel check @/right/softmax.wgsl --as softmaxx", 2, &["softmaxx", "softmax"]),
+        ("kernel check @/right/softmax.wgsl --set tile=8", 2, &["unknown parameter `tile`"]),
+        ("kernel check @/right/softmax.wgsl --set tile", 2, &["NAME=VALUE"]),
+        ("kernel check @/right/softmax.wgsl --as matmul", 1, &["binding `x`", "a, b, y"]),
+        ("kernel check @/none.wgsl", 1, &["none.wgsl"]),
+        ("kernel check matmull", 2, &["unknown kernel `matmull`", "matmul_staged"]),
+        ("kernel show @/right/softmax.wgsl --msl --hlsl", 2, &["--hlsl"]),
+        ("kernel bench @/right/softmax.wgsl", 2, &["graphics adapters"]),
+    ] {
+        run(&folder, &format!("{line} {ALONE}")).failed(code, says);
+    }
+}
+
+#[test]
+fn what_a_device_gets_is_shown() {
+    let file = "@/examples/kernels/6-tuned.wgsl";
+    let root = fixture("");
+    for (language, says) in [
+        ("", "let a7 = a[row7 + k];"),
+        ("--wgsl --set rows_each=4", "@workgroup_size(8)"),
+        ("--spirv", "OpEntryPoint"),
+        ("--msl", "kernel void"),
+        ("--hlsl", "[numthreads(8, 1, 1)]"),
+    ] {
+        let shown = run(&root, &format!("kernel show {file} {language}")).ok();
+        assert!(shown.stdout.contains(says), "{language}: {}", shown.stdout);
+    }
+    let own = run(&root, "kernel show layer_norm --variant 2").ok();
+    assert!(
+        own.stdout.contains("inverseSqrt") && own.stderr.contains("variant 2 of"),
+        "{}",
+        own.stderr
+    );
+    run(&root, "kernel show layer_norm --variant 99")
+        .failed(2, &["--variant 99", "layer_norm has"]);
+}
+
+/// Errors in a template name its line; a kernel that is looked at again tells what changed.
+#[test]
+fn a_kernel_is_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("softmax.wgsl");
+    let text = std::fs::read_to_string(fixture("tests/workbench/right/softmax.wgsl")).unwrap();
+    std::fs::write(&path, &text).unwrap();
+    let watch = format!("kernel watch @/softmax.wgsl --times 1 {ALONE}");
+    let first = run(folder.path(), &watch).ok();
+    assert!(first.stdout.contains("right at"), "{}", first.stdout);
+    std::fs::write(&path, text.replace("let total = parts[0];", "let total = parts[0]")).unwrap();
+    let broken = run(folder.path(), &watch).ok();
+    assert!(broken.stderr.contains("line 35: expected `;`"), "{}", broken.stderr);
+}
+
+#[test]
+fn own_kernels_are_checked_by_name_and_from_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = run(folder.path(), "kernel check layer_norm kernels_none --json");
+    own.failed(2, &["unknown kernel `kernels_none`"]);
+    let ok = run(folder.path(), "kernel check layer_norm").ok();
+    assert!(ok.stdout.contains("layer_norm: right at"), "{}", ok.stdout);
+    let text = std::fs::read_to_string(fixture("kernels/geglu.wgsl")).unwrap();
+    let spoilt = text.replace("if (i >= sizes.rows * sizes.channels) { return; }", "");
+    std::fs::write(folder.path().join("geglu.wgsl"), spoilt).unwrap();
+    let wrong = run(folder.path(), "kernel check @/geglu.wgsl").failed(1, &["in"]);
+    assert!(wrong.stdout.contains("out-of-bounds"), "{}", wrong.stdout);
+}
+
+/// Sizes of the user's own are used, told, and can be ignored.
+#[test]
+fn measured_sizes_are_told() {
+    let adapters = ran(mos().args(["devices", "--json"])).ok().json();
+    let all = adapters.as_array().unwrap();
+    let Some(adapter) = all.iter().find(|a| a["kind"] == "cpu") else { return };
+    let name = adapter["name"].as_str().unwrap();
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    let parts: Vec<&str> = plain.split('-').filter(|part| !part.is_empty()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(format!("{}.toml", parts.join("-")));
+    let told = |tuned: &Path| {
+        let json = ran(mos().args(["devices", "--json"]).env("MOS_TUNED", tuned)).ok().json();
+        let all = json.as_array().unwrap().clone();
+        let found = all.iter().find(|a| a["name"] == name).unwrap()["sizes"].clone();
+        found.as_str().unwrap().to_string()
+    };
+    std::fs::write(&file, "[matmul]\nrows = 8\n").unwrap();
+    assert!(told(folder.path()).contains("measured here"), "{}", told(folder.path()));
+    assert!(told(Path::new("off")).contains("MOS_TUNED is off"));
+    std::fs::write(&file, "[matmul]\nrows = 800\n").unwrap();
+    assert!(told(folder.path()).contains("matmul.rows is 800"));
+}

@@ -1,0 +1,34 @@
+// Sums of subgroups, of whatever size, in workgroup memory.
+//% kind softmax
+//% dispatch [rows]
+struct Sizes { rows: u32, columns: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+var<workgroup> parts: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_invocation_id) sub_lane: u32,
+  @builtin(subgroup_id) sub: u32,
+  @builtin(num_subgroups) subs: u32,
+) {
+  let start = group.x * sizes.columns;
+  var peak = -1e38;
+  for (var c = lane; c < sizes.columns; c += 64u) { peak = max(peak, x[start + c]); }
+  peak = subgroupMax(peak);
+  if (sub_lane == 0u) { parts[sub] = peak; }
+  workgroupBarrier();
+  for (var i = 0u; i < subs; i++) { peak = max(peak, parts[i]); }
+  workgroupBarrier();
+  var sum = 0.0;
+  for (var c = lane; c < sizes.columns; c += 64u) { sum += exp(x[start + c] - peak); }
+  sum = subgroupAdd(sum);
+  if (sub_lane == 0u) { parts[sub] = sum; }
+  workgroupBarrier();
+  var total = 0.0;
+  for (var i = 0u; i < subs; i++) { total += parts[i]; }
+  for (var c = lane; c < sizes.columns; c += 64u) { y[start + c] = exp(x[start + c] - peak) / total; }
+}
