@@ -118,7 +118,7 @@ mod tests {
             ("", "this is an empty file"),
             ("§", "base64"),
             ("data:image/png,abc", "base64"),
-            ("/etc/passwd", "image: "),
+            ("/etc/passwd", "image is no base64"),
             ("aGVsbG8=", "image: not a picture"),
         ] {
             let problem = Given::of_base64("image", text, &limits).err().unwrap();
