@@ -115,16 +115,15 @@ impl Expression {
     /// What is wrong with it.
     pub fn parse(text: &str, names: &Names) -> Result<Expression, String> {
         let mut parser = Parser { rest: text, names: names.clone(), slots: names.numbers.len() };
-        let root = parser.binary(0)?;
-        parser.skip();
-        match parser.rest.chars().next() {
-            Some(_) => Err(format!("`{text}`: what is `{}`?", parser.rest)),
-            None => Ok(Expression { root, slots: parser.slots }),
-        }
-        .map_err(|problem| match problem.starts_with('`') {
-            true => problem,
-            false => format!("`{text}`: {problem}"),
-        })
+        let parsed = parser.binary(0).and_then(|root| {
+            parser.skip();
+            match parser.rest {
+                "" => Ok(root),
+                rest => Err(format!("what is `{rest}`?")),
+            }
+        });
+        let root = parsed.map_err(|problem| format!("`{text}`: {problem}"))?;
+        Ok(Expression { root, slots: parser.slots })
     }
 
     /// Its value, given the numbers in the order of their names.
