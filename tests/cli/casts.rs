@@ -93,3 +93,18 @@ fn wrong_casts_are_refused() {
     fs::write(at.join("7/cast.json"), r#"{"concepts": ["none"]}"#).unwrap();
     run(at, LINE).failed(1, &["none", "concept.json"]);
 }
+
+#[test]
+fn the_recipe_for_strangers_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let [recipe, zorp] = ["models/concepts/strangers.toml", "models/concepts/zorp"].map(fixture);
+    let line = format!(
+        "train {} --pictures {} --words <zorp1> --class-word man -o @/z.safetensors --check",
+        recipe.display(),
+        zorp.display()
+    );
+    let checked = run(at, &line).ok();
+    let told = checked.stdout + &checked.stderr;
+    assert!(told.contains("48 class pictures") || told.contains("48 pictures"), "{told}");
+}
