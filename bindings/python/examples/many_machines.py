@@ -16,6 +16,7 @@ import tempfile
 
 import mixofshow as ms
 import ray
+import ray.util
 
 
 @ray.remote(num_cpus=1, max_retries=5)
@@ -23,8 +24,8 @@ def teach(name: str, class_word: str, pictures: dict[str, bytes], settings: dict
     """The bytes of a concept's file."""
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
-        (here / "pictures").mkdir()
         for file, content in pictures.items():
+            (here / "pictures" / file).parent.mkdir(parents=True, exist_ok=True)
             (here / "pictures" / file).write_bytes(content)
         # Paths in the file's own settings are relative, so that all machines make the same bytes.
         os.chdir(here)
@@ -83,20 +84,27 @@ def main() -> None:
     tasks = {}
     for name, class_word in concepts.items():
         folder = given.pictures / name
-        pictures = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        # Captions, and masks in a folder of their own, too.
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        pictures = {str(file.relative_to(folder)): file.read_bytes() for file in files}
         tasks[name] = teach.remote(name, class_word, pictures, settings)
 
     given.output.mkdir(parents=True, exist_ok=True)
-    evaluators = [Evaluator.remote(given.model) for _ in concepts]
-    scores = {
-        name: evaluator.scores.remote(name, tasks[name], concepts[name], evaluate)
-        for evaluator, name in zip(evaluators, concepts)
-    }
-    for name, task in tasks.items():
-        (given.output / f"{name}.safetensors").write_bytes(ray.get(task))
+    taught = {name: ray.get(task) for name, task in tasks.items()}
+    for name, content in taught.items():
+        (given.output / f"{name}.safetensors").write_bytes(content)
+
+    # Actors keep their processor, so they come when nothing has to be taught any more.
+    count = min(len(concepts), max(1, int(ray.cluster_resources().get("CPU", 1))))
+    pool = ray.util.ActorPool([Evaluator.remote(given.model) for _ in range(count)])
+    for name, content in taught.items():
+        pool.submit(
+            lambda evaluator, of: evaluator.scores.remote(*of),
+            (name, content, concepts[name], evaluate),
+        )
     files = [given.output / f"{name}.safetensors" for name in concepts]
     fused = ms.fuse(files, given.output / "model", model=given.model, **given.fuse)
-    told = {name: ray.get(task) for name, task in scores.items()}
+    told = {name: pool.get_next() for name in taught}
     (given.output / "scores.json").write_text(json.dumps(told, indent=2))
     print(fused.path)
 
