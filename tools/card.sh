@@ -183,11 +183,8 @@ fi
 part demo 240 $run demo --steps $updates --seeds 1 --json -o "$folder/demo"
 fused() {
     set --
-    for concept in "$folder"/demo/*.safetensors "$folder"/demo/*/*.safetensors; do
-        case $concept in
-            */fused/* | */averaged/*) ;;
-            *) [ ! -f "$concept" ] || set -- "$@" -c "$concept" ;;
-        esac
+    for concept in "$folder"/demo/*.safetensors; do
+        [ ! -f "$concept" ] || set -- "$@" -c "$concept"
     done
     [ $# -gt 0 ] || { echo "mos demo left no concepts" >&2; return 1; }
     $run fuse "$@" -o "$folder/fused"
