@@ -67,7 +67,7 @@ pub struct Arguments {
     pub prompts: Option<PathBuf>,
     /// Pictures of each prompt
     #[arg(
-        short = 'n', long, value_name = "COUNT", default_value_t = 4,
+        long, value_name = "COUNT", default_value_t = 4,
         value_parser = values::TIMES.parser::<u64>(), help_heading = ASKED
     )]
     pub count: u64,
