@@ -25,13 +25,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let start = Instant::now();
     let replace = arguments.replace || arguments.to.is_some() && arguments.output.is_none();
     let out = output(arguments)?;
-    arguments.statistics.iter().try_for_each(|folder| files::check_folder(folder))?;
     out.iter().try_for_each(|out| files::check_fused(out, replace))?;
-    let previous = arguments.to.as_deref().map(|to| match Previous::open(to) {
-        Err(error @ fusion::Error::File { .. }) => Err(Failure::Usage(format!("--to {error}"))),
-        other => Ok(other?),
-    });
-    let previous = previous.transpose()?;
+    arguments.statistics.iter().try_for_each(|folder| files::check_folder(folder))?;
+    let previous = arguments.to.as_deref().map(Previous::open).transpose()?;
     let model = match (&arguments.model, &previous) {
         (Some(model), _) => model.clone(),
         (None, Some(previous)) => previous.base.clone(),
