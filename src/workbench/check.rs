@@ -9,12 +9,13 @@ use serde::Serialize;
 use super::compare::{Found, Tolerance, Verdict, place};
 use super::device::{Content, Pipeline};
 use super::error::{Error, Result};
+use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
 use super::interface::{Interface, decoded, overrides};
 use super::interpreter::{Interpreter, Options, Refusal, Sighting};
 use super::rewritten::shuffled;
 use super::source::{Settings, Source, Wgsl};
-use super::spec::{Expected, Fill, Reference, Shape, Spec, Tensor};
+use super::spec::{Fill, Reference, Shape, Spec, Tensor};
 use super::trial::{
     Output, Trial, Unfit, interpreter, is_dangerous, numbers, subgroups, tolerance,
 };

@@ -1,7 +1,7 @@
 //! Results beside the reference: how far off, where, and what kind of wrong that is.
 
+use super::expected::Expected;
 use super::fault::FaultKind;
-use super::spec::Expected;
 
 /// How far results may be off: a part of the scale, and a part of the value.
 #[derive(Clone, Copy, Debug)]

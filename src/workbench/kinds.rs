@@ -1,6 +1,6 @@
 //! What kernels are usually written for: each kind's tensors by name, and its result in f64.
 
-use super::spec::Expected;
+use super::expected::Expected;
 
 /// Computes a row, given sizes, inputs, numbers, and which.
 pub(super) type Row = fn(&[usize], &[&[f64]], &[f64], usize, &mut [Expected]);

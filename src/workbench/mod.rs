@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod device;
 mod error;
+mod expected;
 mod expression;
 mod families;
 mod fault;

@@ -7,11 +7,12 @@ use super::cases::{Case, MadeUp, cases};
 use super::check::{CheckReport, Checked};
 use super::compare::{Found, Tolerance};
 use super::error::{Error, Result};
+use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
 use super::interface::{Interface, decoded, encoded};
 use super::interpreter::{Binding, Interpreter, Options, Refusal, Region};
 use super::source::{Source, Wgsl};
-use super::spec::{Element, Expected};
+use super::spec::Element;
 use crate::backend::wgpu::{
     self, BufferView, Command, Gpu, Params, Scalar, Selection, Slice, Storage, Uniform, Value,
     kernel_names, packed, render_own,

@@ -2,23 +2,9 @@
 //! shapes at which it is tried.
 
 use super::error::{Error, Result};
+use super::expected::Expected;
 use super::expression::{Expression, Names};
 use super::kinds::{KINDS, Kind};
-
-/// A result as it should be.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Expected {
-    pub value: f64,
-    /// The magnitude of what was added up: rounding is relative to it.
-    pub scale: f64,
-}
-
-impl Expected {
-    pub fn add(&mut self, term: f64) {
-        self.value += term;
-        self.scale += term.abs();
-    }
-}
 
 /// What elements are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use mixofshow::workbench::{BenchReport, Spec};
 
-use super::bench::{beside, describe, seconds};
+use super::told::{beside, describe, seconds};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod html;
 mod show;
+mod told;
 mod tune;
 mod watch;
 

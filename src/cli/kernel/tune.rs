@@ -11,7 +11,8 @@ use mixofshow::workbench::{
     Clock, Error, TuneOptions, TuneReport, families, family_shapes, tune, tune_family,
 };
 
-use super::bench::{name_of, seconds, shapes};
+use super::bench::{name_of, shapes};
+use super::told::seconds;
 use super::{Global, Result, Terminal, Wanted, device, source};
 use crate::cli::bench::Clock as Times;
 use crate::cli::progress::Progress;

@@ -10,7 +10,9 @@ use mixofshow::workbench::{
     BenchOptions, CheckOptions, CheckReport, Clock, Contender, Source, bench, check,
 };
 
-use super::{Global, Result, Terminal, Wanted, adapter, bench as measuring, check as printing};
+use super::{
+    Global, Result, Terminal, Wanted, adapter, bench as measuring, check as printing, told,
+};
 use crate::cli::bench::Clock as Times;
 use crate::cli::{interrupt, values};
 
@@ -106,9 +108,9 @@ fn measure(
     let report = bench(gpu, &contenders, &spec, &shapes, &bench_options, &clock, &mut tell)?;
     let last = contenders.len();
     for one in report.measured.chunks(last).filter_map(|all| all.last()) {
-        let beside = measuring::beside(one);
+        let beside = told::beside(one);
         let beside = if beside.is_empty() { beside } else { format!(", {beside}") };
-        let median = measuring::seconds(one.median);
+        let median = told::seconds(one.median);
         let share = one.roofline * 100.0;
         terminal.print(format!("{}: {median}, {share:.0} % of the roofline{beside}", one.sizes))?;
     }

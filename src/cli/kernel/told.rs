@@ -1,0 +1,36 @@
+//! Measurements in words.
+
+use mixofshow::workbench::{BenchReport, Measured};
+
+/// The machine in a line.
+pub fn describe(report: &BenchReport) -> String {
+    let peak = &report.peak;
+    format!(
+        "{}, by {}: at most {:.1} GFLOP/s, {:.1} GB/s, {:.1} us a dispatch",
+        report.adapter,
+        report.clock,
+        peak.flops * 1e-9,
+        peak.bytes * 1e-9,
+        peak.launch * 1e6
+    )
+}
+
+/// A time in the unit that suits it.
+pub fn seconds(value: f64) -> String {
+    match value {
+        v if v < 1e-3 => format!("{:.1} us", v * 1e6),
+        v if v < 1.0 => format!("{:.3} ms", v * 1e3),
+        v => format!("{v:.3} s"),
+    }
+}
+
+/// What is said of a kernel beside the first.
+pub fn beside(measured: &Measured) -> String {
+    // Wrong results are quickly made.
+    let wrong = measured.error.is_nan() || measured.error > 1.0;
+    match (wrong, &measured.difference) {
+        (true, _) => "WRONG RESULTS".to_string(),
+        (false, Some(difference)) => difference.told(),
+        (false, None) => String::new(),
+    }
+}
