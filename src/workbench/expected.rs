@@ -1,4 +1,4 @@
-//! Results as they should be.
+//! What should come out of a kernel.
 
 /// A result as it should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -68,6 +68,9 @@ impl Difference {
         let [low, high] = self.interval.map(|bound| 100.0 * (bound - 1.0));
         let by = 100.0 * (self.ratio - 1.0);
         match self.significant {
+            false if low > 0.0 || high < 0.0 => {
+                format!("not certain ({low:+.1} to {high:+.1} %): more rounds may tell")
+            }
             false => format!("no difference ({low:+.1} to {high:+.1} %)"),
             true if by > 0.0 => format!("{by:.1} % slower ({low:+.1} to {high:+.1} %)"),
             true => format!("{:.1} % faster ({low:+.1} to {high:+.1} %)", -by),

@@ -1,4 +1,4 @@
-//! Words for measurements of kernels.
+//! Measurements in words.
 
 use mixofshow::workbench::{BenchReport, Measured};
 
