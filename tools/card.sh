@@ -5,7 +5,8 @@
 # doesn't stop the rest. All of it ends up in one folder and in one archive, to be sent.
 #     tools/card.sh [--small] [--adapter ADAPTER] [--python PYTHON] [--minutes COUNT] [FOLDER]
 # --small takes small sizes and few tests, in the profile for development: to try the script on a
-# software driver. With more minutes each part may take longer, too. FOLDER is out/card unless given.
+# software driver. With more minutes each part may take longer, too. FOLDER is out/card unless
+# given.
 set -euo pipefail
 here=$PWD
 small='' adapter=${MOS_ADAPTER:-} python=${PYTHON:-python3} minutes=12 folder=''
@@ -215,7 +216,7 @@ fi
     printf '{\n "script": 1,\n "small": %s,\n "seconds": %s,\n' \
         "$([ -n "$small" ] && echo true || echo false)" $((SECONDS - began))
     printf ' "versions": %s,\n "devices": ' "$(quoted "$(cat "$folder/versions.txt")")"
-    if [ -s "$folder/devices.json" ]; then cat "$folder/devices.json"; else printf 'null\n'; fi
+    if [ -s "$folder/devices.json" ]; then cat "$folder/devices.json"; else echo null; fi
     printf ', "parts": ['
     comma=''
     while IFS=$'\t' read -r name code seconds; do
@@ -224,7 +225,8 @@ fi
         case $name in
             devices*) ;;
             *.json) if [ "$code" = 0 ]; then printf ', "found": ' && cat "$folder/$name"; fi ;;
-            *) said=$(tail -n 40 "$folder/$name.txt" 2>/dev/null) || true
+            *)
+                said=$(tail -n 40 "$folder/$name.txt" 2>/dev/null) || true
                 if [ -n "$said" ]; then printf ', "said": %s' "$(quoted "$said")"; fi ;;
         esac
         log=$(tail -n 20 "$folder/$name.log" 2>/dev/null) || true
