@@ -171,7 +171,8 @@ fi
 mkdir -p "$folder/pictures"
 if [ -n "$small" ]; then wide=64 steps=2 updates=4; else wide=128 steps=25 updates=320; fi
 picture() {
-    part "$1" 120 $run --verbose generate -p 'a red cat' --seed 1 --size ${wide}x$wide --steps $steps \
+    part "$1" 120 $run --verbose generate -p 'a red cat' --seed 1 --size ${wide}x$wide \
+        --steps $steps \
         -o "$folder/pictures/$1.png"
 }
 rm -rf "$MOS_CACHE"

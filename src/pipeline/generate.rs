@@ -22,6 +22,9 @@ use super::wording::PromptInterval;
 use super::{Generated, KEEP_BYTES, Pipeline, Request, sizes};
 use crate::watch::{Parts, Progress, Watch, heed};
 
+/// Who is given pictures as they are done: what is known of all, the number of this one, and it.
+type Take<'t, E> = dyn FnMut(&Generated, usize, Picture) -> Result<(), E> + 't;
+
 /// Times stages and passes on how far they are.
 struct Stages<'a, 'w> {
     watch: &'a mut Watch<'w>,
@@ -155,7 +158,7 @@ impl Pipeline {
         &mut self,
         pass: Pass<'_>,
         watch: &mut Watch,
-        mut take: Option<&mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>>,
+        mut take: Option<&mut Take<'_, E>>,
         see: &mut dyn FnMut(&Preview<'_>),
     ) -> Result<Generated, E> {
         let Pass { request, checked, plan, first_pass } = pass;
