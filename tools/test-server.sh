@@ -21,7 +21,7 @@ clients() {
         return
     fi
     mkdir "$folder/models" "$folder/concepts"
-    "$mos" serve --port 0 --adapter "${MOS_ADAPTER:-cpu}" --out "$folder/pictures" \
+    "$mos" serve --port 0 --adapter "${MOS_ADAPTER:-cpu}" --output "$folder/pictures" \
         --models "$folder/models" --concepts "$folder/concepts" --pictures models/concepts \
         >"$folder/address" &
     server=$!

@@ -19,7 +19,7 @@ Examples:
   The small model that ships with the program; the page is at http://127.0.0.1:7860
     mos serve
   Models and concepts of yours, pictures kept in a folder:
-    mos serve --models models --concepts concepts --out pictures
+    mos serve --models models --concepts concepts --output pictures
   For other machines, which have to know a token:
     MOS_TOKEN=$(openssl rand -hex 24) mos serve --host 0.0.0.0 --models models
 
@@ -71,7 +71,7 @@ pub struct Arguments {
     pictures: Vec<PathBuf>,
     /// Folder to keep pictures in; what lies there is the gallery
     #[arg(short, long, value_name = "FOLDER", help_heading = FOLDERS)]
-    out: Option<PathBuf>,
+    output: Option<PathBuf>,
     /// How weights are held on the device: as-stored, f16 or f32
     #[arg(long, value_name = "TYPE", default_value_t, help_heading = FOLDERS)]
     precision: Precision,
@@ -112,7 +112,7 @@ impl Arguments {
             models: self.models.clone(),
             concepts: self.concepts.clone(),
             pictures: self.pictures.clone(),
-            out: self.out.clone(),
+            out: self.output.clone(),
             precision: self.precision,
             ..Options::default()
         };

@@ -91,7 +91,7 @@ pub async fn gallery_file(State(shared): App, Path(name): Path<String>) -> Reply
     let bytes = aside(move || match &shared.gallery {
         Some(gallery) => gallery.file(&name),
         None => {
-            Err(Problem::missing("pictures are not kept: `--out` of `mos serve` names a folder"))
+            Err(Problem::missing("pictures are not kept: `--output` of `mos serve` names a folder"))
         }
     });
     Ok(file("image/png", false, bytes.await?))
