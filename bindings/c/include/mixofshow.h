@@ -220,9 +220,9 @@ typedef struct MosRequest {
   size_t batch;
   // Such as "euler" or "dpmpp-2m"; NULL: the one that the model's files name.
   const char *sampler;
-  // Karras's noise levels, if not 0.
-  int32_t karras;
-  // DDIM's share of fresh noise, 0 to 1.
+  // How steps are spread over the noise, such as "karras"; NULL: as the model's files say.
+  const char *schedule;
+  // The sampler's share of fresh noise, 0 to 1; NAN: its usual one.
   double eta;
   // Whose random numbers: "torch" or "philox"; NULL: torch's.
   const char *rng;

@@ -42,9 +42,9 @@ pub struct MosRequest {
     pub batch: usize,
     /// Such as "euler" or "dpmpp-2m"; NULL: the one that the model's files name.
     pub sampler: *const c_char,
-    /// Karras's noise levels, if not 0.
-    pub karras: i32,
-    /// DDIM's share of fresh noise, 0 to 1.
+    /// How steps are spread over the noise, such as "karras"; NULL: as the model's files say.
+    pub schedule: *const c_char,
+    /// The sampler's share of fresh noise, 0 to 1; NAN: its usual one.
     pub eta: f64,
     /// Whose random numbers: "torch" or "philox"; NULL: torch's.
     pub rng: *const c_char,
@@ -99,8 +99,8 @@ unsafe impl Struct for MosRequest {
             guidance: f32::NAN,
             batch: usual.batch,
             sampler: ptr::null(),
-            karras: 0,
-            eta: usual.eta,
+            schedule: ptr::null(),
+            eta: f64::NAN,
             rng: ptr::null(),
             clip_skip: usual.clip_skip,
             long_prompt: 0,
@@ -180,8 +180,8 @@ impl MosRequest {
                 steps: self.steps,
                 guidance: own(self.guidance).unwrap_or(guidance),
                 sampler: unsafe { choice(self.sampler, "sampler") }?,
-                karras: self.karras != 0,
-                eta: self.eta,
+                schedule: unsafe { choice(self.schedule, "schedule") }?,
+                eta: Some(self.eta).filter(|eta| !eta.is_nan()),
                 seed: self.seed,
                 rng: unsafe { choice(self.rng, "rng") }?.unwrap_or(usual.rng),
                 batch: self.batch,
