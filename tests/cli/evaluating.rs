@@ -57,7 +57,7 @@ fn prepare(at: &Path) {
 }
 
 const LINE: &str = "eval -c @/kat.safetensors -c @/hund.safetensors --pictures @/cats --pictures \
-    @/dogs -n 1 --size 64x64 --steps 1 --adapter cpu";
+    @/dogs --count 1 --size 64x64 --steps 1 --adapter cpu";
 
 fn eval(at: &Path, more: &str) -> Ran {
     run(at, &format!("{LINE} --prompts @/prompts.txt {more}"))
