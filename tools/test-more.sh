@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What asks for more than tools/test.sh, which comes first: the standard libraries of other systems,
-# an emulator of another processor, the packages for C and Python, the package for registries. What
-# cannot be had is left out, with a note.
+# an emulator of another processor, the library for C, the package for registries. What cannot be had
+# is left out, with a note. tools/test-python.sh and tools/test-server.sh are run by themselves.
 #     tools/test-more.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
