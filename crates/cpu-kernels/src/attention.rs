@@ -186,7 +186,7 @@ pub fn scratch_elements(a: &Attention) -> usize {
 /// token sees those with which it shares a bit. To `kept` `[batch, tokens, heads, 2]`, if wanted,
 /// goes the log of each row's sum of exponentials, the first of two numbers: see
 /// [`super::attention_gradient::attention_deltas`].
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn attention(
     level: Level,
     a: &Attention,
@@ -299,7 +299,7 @@ impl Segment<'_> {
     ///
     /// # Safety
     /// `q` and `y` must have `count` rows, `q_stride` and `y_stride` apart.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
     pub unsafe fn sums(
         &self,
         level: Level,
@@ -361,7 +361,7 @@ impl Segment<'_> {
 }
 
 /// Scores of rows with the keys of some panels.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub(crate) unsafe fn matmuls(
     level: Level,
     q: *const f32,

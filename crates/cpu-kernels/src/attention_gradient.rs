@@ -20,7 +20,7 @@ pub fn rows_scratch_elements(a: &Attention) -> usize {
 
 /// lse and delta of every row, `[batch, tokens, heads, 2]`, of the result `y` and its gradient
 /// `dy`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn attention_rows(
     level: Level,
     a: &Attention,
@@ -129,7 +129,7 @@ pub fn queries_scratch_elements(a: &Attention) -> usize {
 }
 
 /// dq, of what [`attention_rows`] made.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn attention_queries(
     level: Level,
     a: &Attention,
@@ -173,7 +173,7 @@ pub fn gradients_scratch_elements(a: &Attention) -> usize {
 
 /// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are
 /// made once: seven matmuls become five, or of eight where [`wants_totals`] says no.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn attention_gradients(
     level: Level,
     a: &Attention,
@@ -224,7 +224,7 @@ struct KeysValues<'a> {
     rows: &'a [f32],
 }
 
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 fn queries(
     level: Level,
     a: &Attention,
@@ -450,7 +450,7 @@ pub fn keys_values_scratch_elements(a: &Attention) -> usize {
 
 /// dk, then dv, `[2, kv_batch, keys, channels]`, of what [`attention_rows`] made: summed over the
 /// queries that share them.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn attention_keys_values(
     level: Level,
     a: &Attention,

@@ -26,7 +26,7 @@ const RUN: usize = 4096;
 
 /// Makes rows in runs: `make` writes rows `first ..` of a result, so many that there is room for,
 /// then the epilogue follow. Operations for an element: `cost`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub(crate) fn by_runs(
     level: Level,
     rows: usize,

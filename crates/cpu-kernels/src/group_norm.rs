@@ -148,7 +148,7 @@ kernel! {
 const CHANNELS: usize = 512;
 
 /// `(x - mean) * rstd * weight + bias`, then the epilogue, with zeros around if there is `padding`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn group_norm(
     level: Level,
     norm: &GroupNorm,
@@ -230,7 +230,7 @@ kernel! {
 
 /// With g = dy * weight and n = (x - mean) * rstd: mean(g) and mean(g n) of every group,
 /// `[batch, groups, 2]`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn means(
     level: Level,
     norm: &GroupNorm,
@@ -309,7 +309,7 @@ kernel! {
 
 /// rstd * (g - mean(g) - n mean(g n)), of what [`means`] made; then the epilogue, with zeros around
 /// if there is `padding`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn gradient(
     level: Level,
     norm: &GroupNorm,

@@ -6,7 +6,7 @@ use super::simd::{Level, Simd, kernel};
 
 /// Each row of `x` to mean 0 and variance 1 (`epsilon` added to it), times `weight` plus `bias`;
 /// then the epilogue.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn layer_norm(
     level: Level,
     x: &[f32],
@@ -26,7 +26,7 @@ pub fn layer_norm(
 
 /// With g = dy * weight and n the normalised row, rstd * (g - mean(g) - n mean(g n)); then the
 /// epilogue.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn layer_norm_gradient(
     level: Level,
     x: &[f32],

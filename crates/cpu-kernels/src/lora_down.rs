@@ -22,7 +22,7 @@ pub fn scratch_elements(lies: Lies, into: usize, out: usize) -> usize {
 }
 
 /// `y[.., n] = sum_k x[.., k] w[n, k]`, or `w[k, n]`; then the epilogue.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn lora_down(
     level: Level,
     x: &[f32],
@@ -56,7 +56,7 @@ pub fn conv2d_scratch_elements(into: usize, out: usize, window: [usize; 2]) -> u
 
 /// "Valid" convolution of `x` `[batch, height, width, in]` with `w` `[out, in, kh, kw]`; then the
 /// epilogue.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn lora_down_conv2d(
     level: Level,
     x: &[f32],
@@ -94,7 +94,7 @@ pub fn lora_down_conv2d(
 
 /// Segments of rows, of each of which `place` tells how many, the first, and where its input
 /// starts.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 fn along_inputs(
     level: Level,
     x: &[f32],
@@ -158,7 +158,7 @@ pub fn weight_gradient_scratch_elements(rows: usize, out: usize, into: usize) ->
 
 /// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: blocks of rows, then the blocks in their
 /// order.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn weight_gradient(
     level: Level,
     x: &[f32],

@@ -33,7 +33,7 @@ pub fn scratch_elements(a: &Attention, lengths: &[usize]) -> usize {
 /// The sum over prompts of their weight times softmax(`scale` q k^T) v, for each head.
 ///
 /// One prompt of weight 1 over everything gives the bytes of [`super::attention::attention`].
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn regional_attention(
     level: Level,
     a: &Attention,

@@ -7,7 +7,7 @@ use super::simd::Level;
 
 /// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows
 /// input pixel `floor(i * h / height)`; then the epilogue, with zeros around if there is `padding`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn upsample(
     level: Level,
     x: &[f32],
@@ -61,7 +61,7 @@ pub fn upsample_gradient(
 
 /// Means of 2x2 pixels, fewer at the far edges; then the epilogue, with zeros around if there is
 /// `padding`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
 pub fn average_pool(
     level: Level,
     x: &[f32],

@@ -807,39 +807,39 @@ macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $([$(const $c:ident : $ct:ty),+])?
         ($s:ident : $S:ident $(, $arg:ident : $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        #[allow(clippy::too_many_arguments)]
+        #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
         $vis unsafe fn $name $(<$(const $c: $ct),+>)? (
             level: $crate::simd::Level $(, $arg: $ty)*
         ) $(-> $ret)? {
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
             unsafe fn generic<$S: $crate::simd::Simd $($(, const $c: $ct)+)?>(
                 $s: $S $(, $arg: $ty)*
             ) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
             unsafe fn avx512 $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
                 use $crate::simd::Avx512;
                 unsafe { generic::<Avx512 $($(, $c)+)?>(Avx512 $(, $arg)*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
             unsafe fn avx2 $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
                 use $crate::simd::Avx2;
                 unsafe { generic::<Avx2 $($(, $c)+)?>(Avx2 $(, $arg)*) }
             }
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "neon")]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
             unsafe fn neon $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
                 use $crate::simd::Neon;
                 unsafe { generic::<Neon $($(, $c)+)?>(Neon $(, $arg)*) }
             }
             #[inline(never)]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
             unsafe fn portable $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
                 use $crate::simd::Portable;
                 unsafe { generic::<Portable $($(, $c)+)?>(Portable $(, $arg)*) }
