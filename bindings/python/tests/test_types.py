@@ -23,26 +23,28 @@ scores: dict[str, float] = ms.scores(model, pictures, texts=["a cat"])
 '''
 
 
-def mypy(*arguments):
+def mypy(folder, *arguments):
+    """Run in `folder`, so that an environment below the tests' own is not taken for source files."""
     pytest.importorskip("mypy")
-    command = [sys.executable, "-m", "mypy", "--strict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", folder / "cache"]
+    command = [str(part) for part in (*command, *arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 def test_the_package_is_typed(tmp_path):
     folder = pathlib.Path(mixofshow.__file__).parent
     assert (folder / "py.typed").exists()
-    done = mypy("--cache-dir", tmp_path, folder)
+    done = mypy(tmp_path, "-p", "mixofshow")
     assert done.returncode == 0, done.stdout
 
 
 def test_users_see_types(tmp_path):
     use = tmp_path / "use.py"
     use.write_text(USE)
-    done = mypy("--cache-dir", tmp_path / "cache", use)
+    done = mypy(tmp_path, use)
     assert done.returncode == 0, done.stdout
     use.write_text(USE + "model.generate('a cat', stepz=3)\nwrong: int = model.size\n")
-    done = mypy("--cache-dir", tmp_path / "cache", use)
+    done = mypy(tmp_path, use)
     assert "stepz" in done.stdout or "overload" in done.stdout
     assert "Incompatible types" in done.stdout
 
