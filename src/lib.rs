@@ -121,6 +121,7 @@ pub mod workbench;
 
 // What the rooms above are built of. What of them somebody outside needs stands in those.
 mod file_kind;
+mod html;
 mod nn;
 mod numbers;
 mod output;
@@ -133,6 +134,7 @@ mod watch;
 pub use backend::{Device, Precision};
 pub use checkpoint::Checkpoint;
 pub use concept::{Applied, Concept};
+pub use html::escaped as html_escaped;
 pub use numbers::{Range as NumberRange, counted};
 pub use picture::Picture;
 pub use pipeline::{Pipeline, Request};

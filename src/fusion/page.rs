@@ -1,6 +1,7 @@
 //! The report as a page, out of what it is in Markdown.
 
 use super::report::{Report, markdown};
+use crate::html::escaped;
 
 const HEAD: &str = "<!doctype html>
 <html lang=\"en\">
@@ -36,7 +37,7 @@ fn blocks(markdown: &str) -> String {
             } else if let Some(title) = line.strip_prefix("# ") {
                 text += &format!("<h1>{}</h1>\n", spans(title));
             } else if let Some((what, file)) = image(line) {
-                text += &format!("<p><img src=\"{}\" alt=\"{}\"></p>\n", safe(file), safe(what));
+                text += &format!("<p><img src=\"{}\" alt=\"{}\"></p>\n", escaped(file), escaped(what));
             } else {
                 text += &format!("<p>{}</p>\n", spans(line));
             }
@@ -77,11 +78,7 @@ fn spans(text: &str) -> String {
         };
         parts.iter().enumerate().map(part).collect()
     };
-    marked(&marked(&safe(text), "`", "code"), "**", "strong")
-}
-
-fn safe(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    marked(&marked(&escaped(text), "`", "code"), "**", "strong")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("watch", &[]),
     ("file_kind", &[]),
+    ("html", &[]),
     ("numbers", &[]),
     ("plainly", &[]),
     ("output", &[]),
@@ -69,6 +70,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "concept",
             "file_kind",
             "graph",
+            "html",
             "models",
             "nn",
             "numbers",
@@ -112,6 +114,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "concept",
             "file_kind",
             "graph",
+            "html",
             "models",
             "nn",
             "numbers",

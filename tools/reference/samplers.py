@@ -1,7 +1,7 @@
 """Writes tests/fixtures/samplers.json and schedules.json: what diffusers' schedulers do, step for step, with a made-up model.
 
 The model, the initial sample and the noise are formulas that the Rust test repeats (`model`, `start`, `noise`), so only the
-results are stored. What diffusers does not have, k-diffusion has (`pip install --no-deps k-diffusion`, of which one file is
+results are stored. What diffusers does not have, k-diffusion has (`pip install --no-deps k-diffusion==0.1.1.post1`, of which one file is
 read). Noise of Brownian paths is put together from draws as the Rust samplers do (`Path`). Image to image starts where `StableDiffusionImg2ImgPipeline.get_timesteps` says, and after every step the
 levels of an original noised for blending (as the inpainting pipeline does) are kept as [signal, noise].
 """

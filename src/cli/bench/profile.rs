@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use mixofshow::backend::{Cost, Timed};
 use mixofshow::checkpoint::output;
+use mixofshow::html_escaped as escaped;
 use serde_json::json;
 
 use super::Result;
 use super::peak::Peak;
-use crate::cli::kernel::escaped;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", path.display())]

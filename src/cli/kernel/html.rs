@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use mixofshow::html_escaped as escaped;
 use mixofshow::workbench::{BenchReport, Spec};
 
 use super::told::{beside, describe, seconds};
@@ -11,22 +12,6 @@ const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 60.0;
 const BOTTOM: f64 = 40.0;
 const COLOURS: [&str; 6] = ["#0b66c3", "#c3450b", "#2a8f3c", "#8f2a86", "#a08a00", "#555555"];
-
-/// Text as HTML has it.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() && c != '\n' => out.push('?'),
-            c => out.push(c),
-        }
-    }
-    out
-}
 
 /// The whole page, which needs nothing else.
 pub fn page(spec: &Spec, report: &BenchReport) -> String {

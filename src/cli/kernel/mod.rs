@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-pub use html::escaped;
 
 use super::terminal::Terminal;
 use super::{Failure, Global, Result};

@@ -8,6 +8,7 @@ use super::places::{REFERENCES, path, small};
 use super::results::{Row, cell, columns};
 use super::settings::write_text;
 use super::{Error, Item, Result, Results, Settings};
+use crate::html::escaped;
 use crate::metrics::METRICS;
 use crate::picture::{Picture, Sheet};
 
@@ -100,20 +101,6 @@ dt { font-weight: bold; }
 fn told(settings: &Settings) -> Result<String> {
     serde_json::to_string_pretty(settings)
         .map_err(|e| Error::file(Path::new(FILE), format!("cannot be written: {e}")))
-}
-
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            c => safe.push(c),
-        }
-    }
-    safe
 }
 
 /// A file of the folder as a link: what has a meaning in one is escaped.
