@@ -37,7 +37,8 @@ fn blocks(markdown: &str) -> String {
             } else if let Some(title) = line.strip_prefix("# ") {
                 text += &format!("<h1>{}</h1>\n", spans(title));
             } else if let Some((what, file)) = image(line) {
-                text += &format!("<p><img src=\"{}\" alt=\"{}\"></p>\n", escaped(file), escaped(what));
+                text +=
+                    &format!("<p><img src=\"{}\" alt=\"{}\"></p>\n", escaped(file), escaped(what));
             } else {
                 text += &format!("<p>{}</p>\n", spans(line));
             }

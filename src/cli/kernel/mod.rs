@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-
 use super::terminal::Terminal;
 use super::{Failure, Global, Result};
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
