@@ -77,6 +77,9 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
         let score = json["alone"]["scores"][name]["mean"].as_f64().unwrap();
         assert!(score.is_finite() && score.abs() < 3.0, "{name}: {score}");
     }
+    assert!(json["alone"]["scores"]["text"]["error"].is_f64());
+    let one_picture = &json["together"]["scores"]["text"];
+    assert!(one_picture["mean"].is_f64() && one_picture["error"].is_null(), "{one_picture}");
     for name in ["placement", "margin", "d&c"] {
         assert!(json["together"]["scores"][name]["mean"].is_f64(), "{name}");
     }
@@ -102,7 +105,7 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
         .env("SLURM_ARRAY_TASK_MIN", "6");
     let told = ran(&mut array).ok();
     assert!(told.stderr.contains("part 2/2, as SLURM_ARRAY_TASK_ID says"), "{}", told.stderr);
-    run(at, "eval merge @/one -o @/no").failed(1, &["2 of the 5", "pictures/"]);
+    run(at, "eval merge @/one -o @/no").failed(1, &["of its 5 pictures 2 are", "pictures/"]);
     run(at, "eval merge @/one @/two -o @/merged").ok();
     same(&whole, &files(&at.join("merged")));
     run(at, "eval merge @/two @/one -o @/two").ok();
@@ -152,6 +155,20 @@ fn what_cannot_be_scored_is_told_before_work() {
     let one = "eval -c @/kat.safetensors --pictures @/cats -o @/no";
     run(at, &format!("{one} --pictures @/dogs")).failed(2, &["dogs", "one too many"]);
     run(at, &format!("{one} --class-word a --class-word b")).failed(2, &["--class-word"]);
+    let mut empty = mos();
+    empty.args(one.split_whitespace().map(|word| word.replace('@', at_name)));
+    ran(empty.args(["--class-word", ""])).failed(2, &["--class-word", "empty"]);
+    let about = r#"{"words": ["<o1>", "<o2>"], "class_word": "dog"}"#;
+    fs::create_dir(at.join("others")).unwrap();
+    fs::write(at.join("others/concept.json"), about).unwrap();
+    run(at, "eval -c @/kat.safetensors --pictures @/others -o @/no")
+        .failed(2, &["`kat`", "others has those of <o1> <o2>"]);
+    fs::create_dir(at.join("site")).unwrap();
+    fs::write(at.join("site/index.html"), "<p>mine</p>").unwrap();
+    run(at, &one.replace("@/no", "@/site")).failed(1, &["index.html", "another folder"]);
+    assert_eq!(fs::read(at.join("site/index.html")).unwrap(), b"<p>mine</p>");
+    fs::write(at.join("twice.txt"), "a {}\na {}\n").unwrap();
+    run(at, &format!("{one} --prompts @/twice.txt")).failed(1, &["line 2", "line 1"]);
     fs::create_dir(at.join("none")).unwrap();
     run(at, "eval -c @/kat.safetensors --pictures @/none -o @/no").failed(1, &["`kat`", "none"]);
     fs::write(at.join("empty.txt"), "# nothing\n").unwrap();

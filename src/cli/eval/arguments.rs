@@ -44,6 +44,9 @@ pub struct Arguments {
     /// A concept's own file, as `mos generate` takes it; may be given again
     #[arg(short, long = "concept", value_name = "FILE[:SCALE]")]
     pub concepts: Vec<String>,
+    /// Use concepts that were made for another base model
+    #[arg(long)]
+    pub force_base: bool,
     /// A folder of the pictures that a concept was trained from, one for each concept: by its
     /// concept.json, else in the concepts' order
     ///

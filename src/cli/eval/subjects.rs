@@ -44,6 +44,9 @@ pub fn subjects(
 ) -> Result<(Vec<ConceptSettings>, Vec<Subject>)> {
     let folders =
         arguments.pictures.iter().map(|folder| folder_of(folder)).collect::<Result<Vec<_>>>()?;
+    if arguments.class_word.iter().any(|word| word.trim().is_empty()) {
+        return Err(Failure::Usage("--class-word: it is empty; expected one such as man".into()));
+    }
     let mut named = match arguments.concepts.is_empty() {
         false => of_files(arguments, checkpoint, terminal)?,
         true => of_model(checkpoint, &folders)?,
@@ -131,7 +134,9 @@ fn of_files(
                 );
                 return Err(Failure::Failed(problem.into()));
             }
-            concept::check_base([&concept], checkpoint, base_hash_cache().as_deref())?;
+            if !arguments.force_base {
+                concept::check_base([&concept], checkpoint, base_hash_cache().as_deref())?;
+            }
             let words: Vec<String> = concept.words.iter().map(|word| word.text.clone()).collect();
             let source = ConceptSource {
                 source: Source::of(&file)?,
@@ -207,23 +212,38 @@ fn pair(named: &[Named], folders: Vec<Folder>) -> Result<Vec<Folder>> {
         };
         *slot = left.iter_mut().find(tells).and_then(Option::take);
     }
+    let others: Vec<String> = left
+        .iter()
+        .flatten()
+        .filter_map(|(folder, about)| {
+            let words = about.as_ref()?.words.join(" ");
+            Some(format!("{} has those of {words}", folder.display()))
+        })
+        .collect();
     let mut silent = left.iter_mut().filter(|f| matches!(f, Some((_, None))));
     for (named, slot) in named.iter().zip(&mut paired).filter(|(_, slot)| slot.is_none()) {
         *slot = silent.next().and_then(Option::take);
         if slot.is_none() {
+            let of_others = others.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
+            let others = match of_others.is_empty() {
+                true => String::new(),
+                false => format!(" ({of_others})"),
+            };
             return Err(Failure::Usage(format!(
-                "concept `{}`: there are no pictures to compare with: --pictures FOLDER names those \
-                    that it was trained from, once for each concept",
-                named.name
+                "concept `{}`: there are no pictures of {} to compare with{others}: --pictures \
+                    FOLDER names those that it was trained from, once for each concept",
+                named.name, named.phrase
             )));
         }
     }
     if let Some((folder, about)) = left.into_iter().flatten().next() {
         let words = about.map_or("they are one too many".to_string(), |about| {
-            format!("its concept.json says {}", about.words.join(" "))
+            let again = named.iter().any(|named| named.words == about.words);
+            let why = if again { ", whose pictures another folder has" } else { "" };
+            format!("its concept.json says {}{why}", about.words.join(" "))
         });
         return Err(Failure::Usage(format!(
-            "--pictures {}: of no concept here ({words})",
+            "--pictures {}: there is no concept for them ({words})",
             folder.display()
         )));
     }
@@ -247,8 +267,9 @@ fn tell_apart(named: &mut [Named]) {
 
 /// The pictures of a folder with their masks, and the hash of all of them.
 fn references(concept: &str, folder: &Path) -> Result<(Vec<Reference>, String)> {
-    let paths = pictures_in(folder)
-        .map_err(|e| Failure::Failed(format!("concept `{concept}`: {e}").into()))?;
+    let paths = pictures_in(folder).map_err(|e| {
+        Failure::Failed(format!("concept `{concept}`: {}: {e}", folder.display()).into())
+    })?;
     let (mut references, mut sha) = (Vec::new(), Sha256::new());
     for path in &paths {
         sha.update(Source::of(path)?.sha256);

@@ -75,10 +75,11 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Results> {
     if let Some(example) = missing.first() {
         let (count, of) = (missing.len(), items.len());
         let problem = format!(
-            "no part has {count} of the {of} pictures, or their scores, such as {example}: run the \
-                parts that are missing"
+            "of its {of} pictures {} in no part, or not scored, such as {example}: run the parts that \
+                are missing",
+            if count == 1 { "1 is".to_string() } else { format!("{count} are") }
         );
-        return Err(Error::file(first, problem));
+        return Err(Error::file(out, problem));
     }
     for concept in &settings.concepts {
         let file = Path::new("pictures").join(&concept.name).join(format!("{REFERENCES}.png"));

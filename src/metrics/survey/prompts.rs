@@ -2,6 +2,7 @@
 //! another style, 5 with somebody else, 5 that change a property), for people, animals, objects and
 //! places, in words that small models know and in all words; or a list of the user's own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -163,7 +164,8 @@ impl PromptList {
     fn parse(text: &str) -> Result<PromptList, String> {
         let (mut class, mut kind) = (None, "prompts".to_string());
         let mut sections = Vec::new();
-        for (number, line) in text.lines().enumerate() {
+        let mut lines: BTreeMap<String, Vec<(Option<Class>, usize)>> = BTreeMap::new();
+        for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -189,6 +191,19 @@ impl PromptList {
                             number + 1
                         ));
                     }
+                    // From the same seeds it would be the same pictures, counted twice.
+                    let others = lines.entry(text.clone()).or_default();
+                    let meets = |other: &&(Option<Class>, usize)| {
+                        other.0.is_none() || class.is_none() || other.0 == class
+                    };
+                    if let Some((_, first)) = others.iter().find(meets) {
+                        return Err(format!(
+                            "line {}: \"{line}\" stands in line {first} already: its pictures \
+                                would be the same (more of each prompt: --count)",
+                            number + 1
+                        ));
+                    }
+                    others.push((class, number + 1));
                     sections.push((class, Prompt { kind: kind.clone(), text }));
                 }
             }
@@ -257,7 +272,8 @@ mod tests {
     #[test]
     fn own_lists_are_read_and_what_is_wrong_is_told() {
         let read = |text: &str| PromptList::read(Path::new("my.txt"), text.as_bytes().to_vec());
-        let list = read("# mine\na {} here\n[places]\n[light]\n<TOK> at sunset\n[any]\n{} too\n");
+        let list =
+            read("\u{feff}# mine\na {} here\n[places]\n[light]\n<TOK> at sunset\n[any]\n{} too\n");
         let list = list.unwrap();
         let of = |class| list.of(class).into_iter().map(|p| (p.kind, p.text)).collect::<Vec<_>>();
         let pair = |kind: &str, text: &str| (kind.to_string(), text.to_string());
@@ -270,10 +286,13 @@ mod tests {
             ("# only a remark\n", "no prompts"),
             ("a man", "line 1: \"a man\" has no <TOK>"),
             ("[a/b]\n", "[a/b]"),
+            ("a {}\n\na <TOK>\n", "line 3: \"a <TOK>\" stands in line 1 already"),
+            ("[animals]\na {}\n[any]\na {}\n", "line 4"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.starts_with("my.txt: ") && error.contains(said), "{error}");
         }
+        assert!(read("[animals]\na {}\n[people]\na {}\n").is_ok());
     }
 
     #[test]

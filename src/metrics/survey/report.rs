@@ -9,6 +9,9 @@ use super::{Error, Result, Settings, page};
 const FILE: &str = "results.json";
 const TABLE: &str = "table.md";
 
+/// What is written into the folder beside settings, pictures and sheets.
+pub(super) const FILES: [&str; 3] = [FILE, TABLE, page::FILE];
+
 /// Reads all records of the survey in `folder`, and writes `results.json`, `table.md`,
 /// `index.html` and the sheets beside them.
 ///

@@ -16,8 +16,9 @@ use crate::metrics::METRICS;
 pub struct Mean {
     /// Over pictures.
     pub mean: f64,
-    /// The deviation of single pictures over the root of their number; 0 of one alone.
-    pub error: f64,
+    /// The deviation of single pictures over the root of their number; nobody knows it of one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
     /// Pictures that have this score.
     pub pictures: usize,
 }
@@ -161,9 +162,10 @@ pub(super) fn columns(rows: &[&Row]) -> Vec<&'static str> {
 
 /// A score as tables show it.
 pub(super) fn cell(row: &Row, name: &str) -> String {
-    row.scores
-        .get(name)
-        .map_or(String::new(), |score| format!("{:.3} ± {:.3}", score.mean, score.error))
+    row.scores.get(name).map_or(String::new(), |score| match score.error {
+        Some(error) => format!("{:.3} ± {error:.3}", score.mean),
+        None => format!("{:.3}", score.mean),
+    })
 }
 
 fn markdown(first: &str, rows: &[&Row]) -> String {
@@ -196,10 +198,7 @@ impl Mean {
         let count = values.len();
         let mean = values.iter().sum::<f64>() / count.max(1) as f64;
         let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-        let error = match count {
-            0 | 1 => 0.0,
-            _ => (squares / (count - 1) as f64 / count as f64).sqrt(),
-        };
+        let error = (count > 1).then(|| (squares / (count - 1) as f64 / count as f64).sqrt());
         Mean { mean, error, pictures: count }
     }
 }
@@ -213,8 +212,8 @@ mod tests {
     fn means_have_their_errors() {
         let mean = Mean::of(&[1.0, 2.0, 3.0, 6.0]);
         assert_eq!((mean.mean, mean.pictures), (3.0, 4));
-        assert!((mean.error - (14.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
-        assert_eq!(Mean::of(&[2.0]).error, 0.0);
+        assert!((mean.error.unwrap() - (14.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+        assert_eq!(Mean::of(&[2.0]).error, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::judges::{Judges, Views};
 use super::places::{REFERENCES, path, record_path, small};
 use super::record::{PlaceRecord, Record, hash_of};
+use super::report;
 use super::subject::Subject;
 use super::{Class, Error, Item, Result, Settings, Share};
 use crate::graph::Array;
@@ -62,9 +63,20 @@ impl Survey {
     /// differs.
     ///
     /// # Errors
-    /// Settings that differ, without `renew`; files that cannot be read.
+    /// Settings that differ, without `renew`; files of something else where results are written;
+    /// files that cannot be read.
     pub fn check(&self, folder: &Path, renew: bool) -> Result<Vec<String>> {
-        let Some(there) = Settings::read(folder)? else { return Ok(Vec::new()) };
+        let Some(there) = Settings::read(folder)? else {
+            let foreign = report::FILES.iter().map(|name| folder.join(name));
+            return match foreign.into_iter().find(|path| path.exists()) {
+                Some(path) => Err(Error::file(
+                    &path,
+                    "it is of no evaluation, for there is no settings.json beside it, and would be \
+                        written over: name another folder",
+                )),
+                None => Ok(Vec::new()),
+            };
+        };
         let differ = self.settings.differences(&there);
         match differ.is_empty() || renew {
             true => Ok(differ),
