@@ -249,7 +249,12 @@ fn metadata(model: &Checkpoint, dtype: DType) -> Result<BTreeMap<String, String>
         let own = encoder.config["vocab_size"] != json!(CLIP_WORDS);
         match tokenizer {
             TokenizerFiles::Folder(folder) if own => {
+                // Large, and the same once more where both of these are there.
+                let whole = folder.has("vocab.json") && folder.has("merges.txt");
                 for name in TOKENIZER_FILES {
+                    if whole && name == TOKENIZER_JSON {
+                        continue;
+                    }
                     let text = folder.text(name)?;
                     text.into_iter().for_each(|text| put(&format!("{place}{name}"), text));
                 }
@@ -262,6 +267,9 @@ fn metadata(model: &Checkpoint, dtype: DType) -> Result<BTreeMap<String, String>
     }
     Ok(metadata)
 }
+
+/// What holds vocabulary, merges and added words at once.
+const TOKENIZER_JSON: &str = "tokenizer.json";
 
 /// Words of CLIP's vocabulary.
 const CLIP_WORDS: usize = 49408;

@@ -50,7 +50,8 @@ fn tokenizer(file: &TensorFile, folder: &str, text_encoder: &Component) -> Token
 /// The folder of the tokenizer's files.
 pub(super) const TOKENIZER: &str = "tokenizer/";
 pub(super) const TOKENIZER_2: &str = "tokenizer_2/";
-pub(super) const TOKENIZER_FILES: [&str; 5] = [
+pub(super) const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
     "vocab.json",
     "merges.txt",
     "special_tokens_map.json",

@@ -77,7 +77,13 @@ impl Fusion {
         }
         let mut concepts = Vec::new();
         for value in fields.list("concepts")? {
-            concepts.push(concept(shelf, value)?);
+            let (wanted, prompt) = concept(shelf, value)?;
+            let same = |(other, _): &(Wanted, _)| other.listed == wanted.listed;
+            if concepts.iter().any(same) {
+                let found = format!("`{}` twice", wanted.listed.name);
+                return Err(Problem::value("concepts", found, "each of them once"));
+            }
+            concepts.push((wanted, prompt));
         }
         if !(1..=MOST).contains(&concepts.len()) {
             let found = format!("{} concepts", concepts.len());

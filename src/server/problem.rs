@@ -49,6 +49,11 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, words)
     }
 
+    /// Something else has that name.
+    pub fn taken(words: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, words)
+    }
+
     /// Something on this side.
     pub fn own(words: impl Into<String>) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, words)

@@ -132,7 +132,9 @@ impl Shelf {
         let Some(folder) = self.concepts.first() else {
             return Err(Problem::asked("concepts have no folder: mos serve --concepts names one"));
         };
-        Ok(folder.join(format!("{}.safetensors", new_name(name)?)))
+        let output = folder.join(format!("{}.safetensors", new_name(name)?));
+        free("a concept or LoRA", &self.concepts(), name, &output)?;
+        Ok(output)
     }
 
     /// Where a model of that name goes.
@@ -140,7 +142,9 @@ impl Shelf {
         let Some(folder) = self.models.first() else {
             return Err(Problem::asked("models have no folder: mos serve --models names one"));
         };
-        Ok(folder.join(new_name(name)?))
+        let output = folder.join(new_name(name)?);
+        free("a model", &self.models(), name, &output)?;
+        Ok(output)
     }
 
     /// The model of that name.
@@ -173,6 +177,15 @@ fn new_name(name: &str) -> Result<&str, Problem> {
             let expected = "letters, digits, - and _, up to 64";
             Err(Problem::value("name", format!("`{}`", shown(name)), expected))
         }
+    }
+}
+
+/// An error where requests already mean something else by that name, or a file stands there.
+fn free(what: &str, all: &[Listed], name: &str, output: &Path) -> Result<(), Problem> {
+    let is_it = |listed: &Listed| [&listed.name, &listed.file].iter().any(|n| n.as_str() == name);
+    match all.iter().any(is_it) || output.exists() {
+        true => Err(Problem::taken(format!("there is {what} `{name}` already")).of("name")),
+        false => Ok(()),
     }
 }
 
@@ -276,6 +289,9 @@ mod tests {
         for wrong in ["", ".", "..", "a/b", "../a", "a.b", "/a", "a b", "ä", "a\0", &"a".repeat(65)]
         {
             assert!(shelf.new_model(wrong).unwrap_err().words.contains("letters"), "{wrong}");
+        }
+        for taken in ["a", "b"] {
+            assert!(shelf.new_model(taken).unwrap_err().words.contains("already"), "{taken}");
         }
         assert!(shelf.new_concept("a").unwrap_err().words.contains("--concepts"));
         let gone = Shelf::new(&[], &[at.join("gone")], &[]).err().unwrap().to_string();

@@ -146,7 +146,7 @@ fn loras_of_folders_are_taken_where_files_are() {
     assert!(told.contains("model folder (diffusers)"), "{told}");
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for name in names(from) {
         let (from, to) = (from.join(&name), to.join(&name));

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use mixofshow::checkpoint::{DType, TensorFile};
 
+use super::foreign::copy;
 use super::{SMALL, fixture, run};
 
 fn pixels(at: &Path, name: &str) -> Vec<u8> {
@@ -69,6 +70,22 @@ fn models_are_made_smaller_and_make_the_same_pictures() {
     }
     run(at, "convert @/none @/b.gguf --quantize f16").failed(1, &["none"]);
     assert!(!at.join("b.gguf").exists());
+}
+
+/// As transformers writes tokenizers today: one file, and no vocabulary beside it.
+#[test]
+fn a_tokenizer_of_one_file_comes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    copy(&fixture("models/tiny"), &at.join("model"));
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::remove_file(at.join("model/tokenizer").join(name)).unwrap();
+    }
+    run(at, "convert @/model @/model.safetensors --quantize f16").ok();
+    let line = format!("generate --seed 3 {SMALL} -p cat");
+    run(at, &format!("{line} -m @/model -o @/folder.png")).ok();
+    run(at, &format!("{line} -m @/model.safetensors -o @/file.png")).ok();
+    assert!(likeness(&pixels(at, "folder.png"), &pixels(at, "file.png")) >= 60.0);
 }
 
 #[test]

@@ -45,8 +45,8 @@ fn what_is_taught_and_fused_is_asked_for_next() {
     let listed = server.get("/api/concepts").ok(200);
     assert_eq!(listed["concepts"][0]["words"], json!(["<zorp1>", "<zorp2>"]));
     // What is there is not replaced.
-    let again = server.made(&lesson);
-    assert_eq!(again["state"], "failed", "{again}");
+    let again = server.post("/api/jobs", &lesson).ok(409);
+    assert_eq!(again["error"]["field"], "name", "{again}");
     let mut job = small();
     job["prompt"] = "a <zorp1> <zorp2>".into();
     job["concepts"] = json!(["zorp"]);
@@ -60,8 +60,14 @@ fn what_is_taught_and_fused_is_asked_for_next() {
     assert_eq!(fused["state"], "done", "{fused}");
     assert!(fused["result"]["report"].as_str().unwrap().contains("zorp"), "{fused}");
     assert!(models.join("both/model_index.json").is_file());
-    let again = server.made(&fusion);
-    assert!(again["error"]["message"].as_str().unwrap().contains("there already"), "{again}");
+    // Nor is a name that means something else: of the model that is there, of the one that ships.
+    for name in ["both", "tiny"] {
+        let mut again = fusion.clone();
+        again["name"] = name.into();
+        let told = server.post("/api/jobs", &again).ok(409);
+        let says = format!("there is a model `{name}` already");
+        assert_eq!(told["error"]["message"].as_str(), Some(&*says), "{told}");
+    }
     job["concepts"] = json!([]);
     job["model"] = "both".into();
     assert_eq!(server.made(&job)["state"], "done");
@@ -76,7 +82,7 @@ fn what_is_taught_and_fused_is_asked_for_next() {
         (json!({ "model": "/etc/passwd" }), "model", "there are: both"),
         (json!({ "steps": 1_000_000 }), "steps", "20000 at most"),
         (json!({ "batch": 1000 }), "batch", ""),
-        (json!({ "name": null, "words": 7 }), "", "words"),
+        (json!({ "words": 7 }), "", "words"),
     ] {
         let mut lesson = lesson.clone();
         lesson["name"] = "other".into();
@@ -92,11 +98,13 @@ fn what_is_taught_and_fused_is_asked_for_next() {
     for (change, says) in [
         (json!({ "name": "../both" }), "letters"),
         (json!({ "concepts": [] }), "1 to 64"),
+        (json!({ "concepts": ["zorp", "zorp"] }), "`zorp` twice"),
         (json!({ "concepts": ["/etc/passwd"] }), "there are: zorp"),
         (json!({ "solver": "magic" }), "exact or average"),
         (json!({ "out": "/tmp/x" }), "no field"),
     ] {
         let mut fusion = fusion.clone();
+        fusion["name"] = "another".into();
         fusion.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let answer = server.post("/api/jobs", &fusion);
         assert!([404, 422].contains(&answer.status), "{change}: {}", answer.text());
