@@ -5,6 +5,9 @@ use half::f16;
 /// Numbers that share a factor.
 pub const BLOCK: usize = 32;
 
+/// The fewest outputs of a matrix in blocks.
+const FEWEST: usize = 9;
+
 /// Kinds of blocks that devices hold. A factor, in f16, comes first in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Quant {
@@ -18,6 +21,14 @@ pub enum Quant {
 impl Quant {
     /// All, the most exact first.
     pub const ALL: [Quant; 2] = [Quant::Q8_0, Quant::Q4_0];
+
+    /// Whether weights of this shape are held in blocks: matrices, 1x1 convolutions too, whose rows
+    /// are whole blocks. A few outputs have kernels of their own, and weigh little.
+    pub fn suits(shape: &[usize]) -> bool {
+        let [out, into, taps @ ..] = shape else { return false };
+        let is_matrix = taps.iter().all(|side| *side == 1);
+        is_matrix && *out >= FEWEST && *into > 0 && into.is_multiple_of(BLOCK)
+    }
 
     /// As GGUF calls it.
     pub fn name(self) -> &'static str {

@@ -6,22 +6,15 @@ use super::Precision;
 use crate::graph::{ParameterError, ParameterSource, Shape};
 use crate::quant::{BLOCK, Quant, factor};
 
-/// Fewer outputs than this have kernels of their own, and weigh little.
-const FEWEST: usize = 9;
-
-/// The blocks in which the weight `name` is held where `precision` is asked for: that is so for
-/// matrices, 1x1 convolutions too, whose rows are whole blocks, but not for low-rank updates, which
-/// are small and so is what they add.
+/// The blocks in which the weight `name` is held where `precision` is asked for. Low-rank updates
+/// are in none: they are small, and so is what they add.
 pub(super) fn quant_of(
     precision: Precision,
     source: &dyn ParameterSource,
     name: &str,
     shape: &Shape,
 ) -> Option<Quant> {
-    let [out, into, taps @ ..] = &shape[..] else { return None };
-    let is_matrix = taps.iter().all(|side| *side == 1);
-    let fits = *out >= FEWEST && *into > 0 && into.is_multiple_of(BLOCK);
-    if !is_matrix || !fits || name.starts_with("concept-") {
+    if !Quant::suits(shape) || name.starts_with("concept-") {
         return None;
     }
     match (precision, source.quant(name)) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use mixofshow::backend::wgpu::{Command, Schedule};
+use mixofshow::backend::wgpu::{Command, Held, Schedule};
 use mixofshow::backend::{Precision, Weights};
 use mixofshow::graph::{
     Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Shape, StoredAs,
@@ -68,7 +68,7 @@ fn mebibytes(bytes: u64) -> f64 {
 
 fn needs(built: &Built) -> Needs {
     let graph = &built.graph;
-    let Lowered { plan, commands, .. } = dry::lower(built, true, Schedule::Staged);
+    let Lowered { plan, commands, .. } = dry::lower(built, Held::F16, Schedule::Staged);
     let weights = Weights::new(
         &dry::floor().clone().into(),
         Arc::new(Nothing::of(graph)),
@@ -252,7 +252,7 @@ fn weights_in_full_precision_fit_the_floor() {
         published::text("text encoder 2.1", &published::text_2(), 2),
     ];
     for built in &graphs {
-        for command in dry::lower(built, false, Schedule::Staged).commands {
+        for command in dry::lower(built, Held::F32, Schedule::Staged).commands {
             let Command::Dispatch { bindings, label, .. } = command else { continue };
             for (name, slice, _) in bindings {
                 let size = mebibytes(slice.size);
