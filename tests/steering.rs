@@ -682,11 +682,16 @@ fn blocks_make_the_same_picture_on_an_adapter_and_on_the_processor() {
     let card = chosen::adapter(Options { matrices: MatrixUse::Off, ..Options::default() });
     let concepts = vec![Applied::new(concept("zorp", Some("<zorp>")), 1.0).unwrap()];
     let request = Request { prompt: "a <zorp> cat".into(), concepts, steps: 2, ..small() };
-    for precision in [Precision::Q8, Precision::Q4] {
+    let mut planned = Vec::new();
+    // The smaller ones first: the most that a device has held is remembered.
+    for precision in [Precision::Q4, Precision::Q8, Precision::F16] {
         let devices: [Device; 2] = [card.clone().into(), chosen::processor_of(None).into()];
         let [on_card, here] = devices.map(|device| {
             let mut pipeline = Pipeline::load(&device, &checkpoint(), precision).unwrap();
-            pipeline.generate(&request, &mut unwatched).unwrap_or_else(|e| panic!("{e}"))
+            let generated = pipeline.generate(&request, &mut unwatched);
+            let generated = generated.unwrap_or_else(|e| panic!("{e}"));
+            assert!(generated.peak_device_bytes <= generated.planned.peak, "{precision}");
+            generated
         });
         let most = here.latents.values().iter().fold(0f32, |most, v| most.max(v.abs()));
         let pairs = on_card.latents.values().iter().zip(here.latents.values());
@@ -694,5 +699,10 @@ fn blocks_make_the_same_picture_on_an_adapter_and_on_the_processor() {
         let decibels = psnr(&on_card.pictures[0], &here.pictures[0]).unwrap();
         println!("{precision}: {worst:.1e}, {decibels:.1} dB");
         assert!(worst < 1e-4 && decibels > 50.0, "{precision}: {worst:.1e}, {decibels:.1} dB");
+        planned.push([on_card, here].map(|made| made.planned.unet));
+    }
+    for device in [0, 1] {
+        let [q4, q8, f16] = [0, 1, 2].map(|precision| planned[precision][device]);
+        assert!(q4 < q8 && q8 < f16, "{planned:?}");
     }
 }
