@@ -1,7 +1,7 @@
 // y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the
 // kernel (a convolution).
-// The contract of matmul.wgsl for f16 weights, by cooperative matrices of {{ size }} x {{ size }}:
-// f16 factors, f32 sums. x is rounded to f16 on its way into workgroup memory, and what f16 cannot
+// The contract of matmul.wgsl for weights in f16 or in blocks, which are widened to f16 (`depth`
+// divides 32), by cooperative matrices of {{ size }} x {{ size }}: f16 factors, f32 sums. x is rounded to f16 on its way into workgroup memory, and what f16 cannot
 // hold becomes its greatest number, 65504, not infinity.
 // A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }}
 // outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x
@@ -20,6 +20,8 @@ enable wgpu_cooperative_matrix;
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% import "shared/lora" as lr
+//% import "shared/weights" as wt
+//% set words = 544 if blocks == "q8_0" else 288
 //% set rows = down * each_rows * size
 //% set columns = across * each_columns * size
 //% set parts = down * across
@@ -44,11 +46,12 @@ struct Sizes {
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f16>>;
+@group(0) @binding(2) var<storage, read> w: array<{{ "u32" if blocks else "vec4<f16>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 {{ lr.bindings(lora, 4) }}
 {{ ep.bindings(epilogue, 6 if lora else 4, "vec4<f32>") }}
 {{ ep.functions(epilogue, "vec4<f32>") }}
+{{ wt.functions(blocks) }}
 // Rows end in 16 bytes of nothing, so that those of a matrix lie in different banks.
 var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
 var<workgroup> ws: array<f16, {{ depth * w_stride }}>; // [input][output]
@@ -99,10 +102,15 @@ fn main(
   // A panel that is not there is read as the last one; what comes of it is not stored.
   let column = group.x * {{ column_quads }}u + lane % {{ column_quads }}u;
   let panel = min(column / 16u, (sizes.channels + 15u) / 16u - 1u);
+//% if blocks
+  let panel_start = panel * (sizes.into / 32u) * {{ words }}u;
+  var f = vec2<u32>();
+//% else
   let panel_start = panel * taps * sizes.into * 16u + column % 16u;
+//% endif
 //% for i in range(w_loads)
   let input{{ i }} = lane / {{ column_quads }}u + {{ i * invocations // column_quads }}u;
-  var b{{ i }} = vec4<f16>();
+  var b{{ i }} = {{ "0u" if blocks else "vec4<f16>()" }};
 //% endfor
   let chunks = (into + {{ quads - 1 }}u) / {{ quads }}u;
 //% if parted
@@ -120,11 +128,15 @@ fn main(
       let k = {{ step }} % chunks * {{ quads }}u;
       let shift =
         (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into + k;
+//% if not blocks
       let weights = panel_start + (tap * sizes.into + k * 4u) * 16u;
+//% endif
 //% else
       let k = {{ step }} * {{ quads }}u;
       let shift = k;
+//% if not blocks
       let weights = panel_start + k * 64u;
+//% endif
 //% endif
 //% if ragged
       let inside = k + quad < into;
@@ -136,8 +148,14 @@ fn main(
       a{{ i }} = x[start{{ i }} + shift];
 //% endif
 //% endfor
+//% if blocks
+      let block = panel_start + k / 8u * {{ words }}u;
+      f = factor_words(block, column % 16u);
+//% endif
 //% for i in range(w_loads)
-//% if ragged
+//% if blocks
+      b{{ i }} = number_word(block, column % 16u, k * 4u % 32u + input{{ i }});
+//% elif ragged
       if (k * 4u + input{{ i }} < sizes.into) {
         b{{ i }} = w[weights + input{{ i }} * 16u];
       } else {
@@ -177,8 +195,12 @@ fn main(
 //% for i in range(w_loads)
     {
       let to = input{{ i }} * {{ w_stride }}u + lane % {{ column_quads }}u * 4u;
+//% if blocks
+      let wide = factors_of(f) * numbers_of(b{{ i }});
+      let h = vec4<f16>(clamp(wide, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+//% endif
 //% for e in range(4)
-      ws[to + {{ e }}u] = b{{ i }}.{{ "xyzw"[e] }};
+      ws[to + {{ e }}u] = {{ "h" if blocks else "b" ~ i }}.{{ "xyzw"[e] }};
 //% endfor
     }
 //% endfor

@@ -10,6 +10,9 @@
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% import "shared/lora" as lr
+//% import "shared/weights" as wt
+//% set words = 544 if blocks == "q8_0" else 288
+//% set element = "u32" if blocks else ("vec2<u32>" if half else "vec4<f32>")
 struct Sizes {
   into: u32,
   rows: u32,
@@ -20,11 +23,12 @@ struct Sizes {
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
+@group(0) @binding(2) var<storage, read> w: array<{{ element }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 {{ lr.bindings(lora, 4) }}
 {{ ep.bindings(epilogue, 6 if lora else 4, "vec4<f32>") }}
 {{ ep.functions(epilogue, "vec4<f32>") }}
+{{ wt.functions(blocks) }}
 var<workgroup> xs: array<f32, 1024>; // [input][row]
 //% if backwards
 // [input][output]: neighbours write one vector's elements, which must not be one vector then
@@ -55,8 +59,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% else
     const shift = 0u;
 //% endif
-//% if not backwards
+//% if not backwards and not blocks
     let weights = (group.x * taps + tap) * sizes.into;
+//% endif
+//% if blocks and not backwards
+    // Of one tap.
+    let panel = group.x * (sizes.into / 32u) * {{ words }}u;
+    var factors = vec4<f32>();
 //% endif
     for (var k = 0u; k < into; k += 4u) {
       var a = vec4<f32>();
@@ -67,14 +76,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       let input = (k + part) * 4u;
       let column = min(group.x * 64u + lane / 4u, sizes.channels * 4u - 1u);
       if (input < sizes.into) {
+//% if blocks
+        let block = (input / 64u * (sizes.channels / 8u) + column / 32u) * {{ words }}u;
+        let quad = input % 64u / 4u;
+        b = block_factors(block, quad) * block_numbers(block, quad, column % 32u);
+//% else
         let from_panel = (input / 64u * taps + taps - 1u - tap) * sizes.channels * 4u + column;
 //% set at = "from_panel * 16u + input % 64u / 4u"
+//% endif
 //% else
       let input = k * 4u + lane / 16u;
       if (input < sizes.into) {
+//% if blocks
+        let block = panel + k / 8u * {{ words }}u;
+        if (k % 8u == 0u) { factors = block_factors(block, lane % 16u); }
+        b = factors * block_numbers(block, lane % 16u, input % 32u);
+//% else
 //% set at = "(weights + input) * 16u + lane % 16u"
 //% endif
-//% if half
+//% endif
+//% if blocks
+//% elif half
         let p = w[{{ at }}];
         b = vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
 //% else

@@ -126,6 +126,7 @@ mod nn;
 mod numbers;
 mod output;
 mod plainly;
+mod quant;
 mod random;
 mod sd;
 mod text;

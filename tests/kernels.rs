@@ -11,7 +11,7 @@ use mixofshow::graph::{Array, Graph};
 #[path = "common/device.rs"]
 mod device;
 
-use device::{MadeUp, compare, device, noise, rounds};
+use device::{BLOCKS, MadeUp, compare, device, noise, rounds};
 
 #[test]
 fn linear_layers_of_all_widths() {
@@ -36,6 +36,57 @@ fn linear_layers_of_all_widths() {
             let y = g.linear(x, w).unwrap();
             compare(&format!("linear {half} {rows}x{into}x{out}"), &g, &[y], 1e-5);
         }
+    }
+}
+
+/// Weights that stay in blocks on the device, of all widths of the tiles: forward, what is folded in,
+/// and backward. Rows of no whole blocks are held in 16 bits.
+#[test]
+fn linear_layers_in_blocks() {
+    for quant in BLOCKS {
+        for (rows, into, out) in [
+            (1, 32, 9),
+            (13, 64, 130),
+            (3, 96, 66),
+            (70, 32, 68),
+            (65, 320, 96),
+            // Held in 16 bits: too few outputs, and rows that are no whole blocks.
+            (5, 64, 8),
+            (5, 40, 68),
+            // Sums that several workgroups share, of cooperative matrices.
+            (33, 544, 68),
+        ] {
+            let mut g = Graph::new();
+            let x = g.input("x", [1, rows, into]);
+            let w = g.parameter(format!("{quant}.w"), [out, into]);
+            let bias = g.parameter("bias", [out]);
+            let y = g.linear(x, w).unwrap();
+            let y = g.add(y, bias).unwrap();
+            compare(&format!("linear {quant} {rows}x{into}x{out}"), &g, &[y], 1e-5);
+            let mut g = Graph::new();
+            let x = g.input("x", [1, rows, into]);
+            let w = g.parameter(format!("{quant}.w"), [out, into]);
+            let y = g.linear(x, w).unwrap();
+            let upstream = g.input("upstream", [1, rows, out]);
+            let dx = g.gradients_of(y, upstream, &[x]).unwrap();
+            compare(&format!("its gradient {quant} {rows}x{into}x{out}"), &g, &[y, dx[0]], 1e-5);
+        }
+        // Convolutions of one pixel, and a low-rank update beside the blocks.
+        for stride in [1, 2] {
+            let mut g = Graph::new();
+            let x = g.input("x", [2, 5, 7, 64]);
+            let w = g.parameter(format!("{quant}.w"), [36, 64, 1, 1]);
+            let y = g.conv2d(x, w, stride).unwrap();
+            compare(&format!("conv {quant} {stride}"), &g, &[y], 1e-5);
+        }
+        let mut g = Graph::new();
+        let x = g.input("x", [1, 21, 64]);
+        let w = g.parameter(format!("{quant}.w"), [68, 64]);
+        let (down, up) = (g.parameter("down", [3, 64]), g.parameter("up", [68, 3]));
+        let base = g.linear(x, w).unwrap();
+        let hidden = g.lora_down(x, down).unwrap();
+        let y = g.lora_up(Some(base), hidden, up).unwrap();
+        compare(&format!("{quant} with an update"), &g, &[y], 1e-5);
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use mixofshow::backend::Precision;
-use mixofshow::backend::wgpu::Options;
+use mixofshow::backend::wgpu::{MatrixUse, Options};
+use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::{self, Checkpoint};
 use mixofshow::concept::{Applied, Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::graph::{Array, Graph, Origin};
@@ -14,7 +14,7 @@ use mixofshow::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
 use mixofshow::models::nn::{Encodings, Layers};
 use mixofshow::models::t2i_adapter;
-use mixofshow::picture::Picture;
+use mixofshow::picture::{Picture, psnr};
 use mixofshow::pipeline::text::prompt::{PromptOptions, Syntax};
 use mixofshow::pipeline::{Control, Generated, Pipeline, Request};
 use mixofshow::region::{Area, Layout, Region};
@@ -671,4 +671,38 @@ fn a_control_net_of_differences_is_added_to_the_model() {
     };
     let (whole, difference) = (write("whole", false), write("difference", true));
     assert!(whole == difference && whole != latents(&small()));
+}
+
+/// Weights in blocks mean the same to every back end, with low-rank updates beside them.
+#[test]
+fn blocks_make_the_same_picture_on_an_adapter_and_on_the_processor() {
+    if chosen::processor().is_some() {
+        return;
+    }
+    let card = chosen::adapter(Options { matrices: MatrixUse::Off, ..Options::default() });
+    let concepts = vec![Applied::new(concept("zorp", Some("<zorp>")), 1.0).unwrap()];
+    let request = Request { prompt: "a <zorp> cat".into(), concepts, steps: 2, ..small() };
+    let mut planned = Vec::new();
+    // The smaller ones first: the most that a device has held is remembered.
+    for precision in [Precision::Q4, Precision::Q8, Precision::F16] {
+        let devices: [Device; 2] = [card.clone().into(), chosen::processor_of(None).into()];
+        let [on_card, here] = devices.map(|device| {
+            let mut pipeline = Pipeline::load(&device, &checkpoint(), precision).unwrap();
+            let generated = pipeline.generate(&request, &mut unwatched);
+            let generated = generated.unwrap_or_else(|e| panic!("{e}"));
+            assert!(generated.peak_device_bytes <= generated.planned.peak, "{precision}");
+            generated
+        });
+        let most = here.latents.values().iter().fold(0f32, |most, v| most.max(v.abs()));
+        let pairs = on_card.latents.values().iter().zip(here.latents.values());
+        let worst = pairs.map(|(a, b)| (a - b).abs() / most).fold(0f32, f32::max);
+        let decibels = psnr(&on_card.pictures[0], &here.pictures[0]).unwrap();
+        println!("{precision}: {worst:.1e}, {decibels:.1} dB");
+        assert!(worst < 1e-4 && decibels > 50.0, "{precision}: {worst:.1e}, {decibels:.1} dB");
+        planned.push([on_card, here].map(|made| made.planned.unet));
+    }
+    for device in [0, 1] {
+        let [q4, q8, f16] = [0, 1, 2].map(|precision| planned[precision][device]);
+        assert!(q4 < q8 && q8 < f16, "{planned:?}");
+    }
 }

@@ -14,6 +14,8 @@ pub mod cpu;
 mod error;
 mod precision;
 mod program;
+#[cfg(any(feature = "cpu", feature = "wgpu"))]
+mod quantised;
 pub mod reference;
 mod replaced;
 #[cfg(feature = "wgpu")]

@@ -5,6 +5,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::dtype::DType;
+use crate::quant::{Quant, around_zero, inverse, packed};
 
 /// Elements of the largest block.
 const LARGEST: usize = 256;
@@ -55,14 +56,8 @@ fn decode(dtype: DType, block: &[u8], values: &mut [f32]) {
     };
     let factor = half_at(block, 0);
     match dtype {
-        DType::Q8_0 => {
-            let numbers = part(block, 2, 32).iter().map(|q| f32::from(*q as i8) * factor);
-            set(values, &mut numbers.into_iter());
-        }
-        DType::Q4_0 => {
-            let mut numbers = nibbles(part(block, 2, 16)).map(|q| factor * f32::from(q as i8 - 8));
-            set(values, &mut numbers);
-        }
+        DType::Q8_0 => Quant::Q8_0.read(block, values),
+        DType::Q4_0 => Quant::Q4_0.read(block, values),
         DType::Q4_1 => {
             let summand = half_at(block, 2);
             let mut numbers = nibbles(part(block, 4, 16)).map(|q| factor * f32::from(q) + summand);
@@ -144,25 +139,10 @@ fn put(block: &mut [u8], at: usize, bytes: impl IntoIterator<Item = u8>) {
     block.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = from);
 }
 
-/// 1 / factor; 0 for 0.
-fn inverse(factor: f32) -> f32 {
-    if factor == 0.0 { 0.0 } else { 1.0 / factor }
-}
-
 fn encode(dtype: DType, values: &[f32], block: &mut [u8]) {
     match dtype {
-        DType::Q8_0 => {
-            let factor = values.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
-            let inverse = inverse(factor);
-            put(block, 0, f16::from_f32(factor).to_le_bytes());
-            // Halves go away from zero.
-            put(block, 2, values.iter().map(|v| (v * inverse).round() as i8 as u8));
-        }
-        DType::Q4_0 => {
-            let (factor, numbers) = around_zero(values, 8);
-            put(block, 0, factor.to_le_bytes());
-            put(block, 2, packed(&numbers));
-        }
+        DType::Q8_0 => Quant::Q8_0.make(values, block),
+        DType::Q4_0 => Quant::Q4_0.make(values, block),
         DType::Q5_0 => {
             let (factor, numbers) = around_zero(values, 16);
             put(block, 0, factor.to_le_bytes());
@@ -175,22 +155,6 @@ fn encode(dtype: DType, values: &[f32], block: &mut [u8]) {
         DType::Q4K => encode_q4_k(values, block),
         _ => {}
     }
-}
-
-/// The number of the largest size, with its sign, becomes `-half`, and 0 becomes `half` of the
-/// numbers that are stored. The first of equals counts.
-fn around_zero(values: &[f32], half: u8) -> (f16, Vec<u8>) {
-    let larger = |most: f32, v: f32| if v.abs() > most.abs() { v } else { most };
-    let factor = values.iter().copied().fold(0f32, larger) / -f32::from(half);
-    let (inverse, middle) = (inverse(factor), f32::from(half) + 0.5);
-    let number = |v: &f32| ((v * inverse + middle) as u8).min(2 * half - 1);
-    (f16::from_f32(factor), values.iter().map(number).collect())
-}
-
-/// Four bits each: the second half in the high ones.
-fn packed(numbers: &[u8]) -> impl Iterator<Item = u8> {
-    let (low, high) = numbers.split_at(numbers.len() / 2);
-    low.iter().zip(high).map(|(low, high)| low & 15 | high << 4)
 }
 
 /// Factors and least values that suit each part best, then both in 6 bits, then the numbers.

@@ -2,6 +2,7 @@
 //! however they are stored.
 use super::tensor::Scale;
 use super::{DType, Error, TensorFile, TensorView};
+use crate::quant::Quant;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -150,6 +151,17 @@ impl Component {
     /// Element type of a tensor.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.places.get(name).map(|p| p.dtype)
+    }
+
+    /// The blocks in which a matrix is stored as it lies, if it is in such as devices hold.
+    pub(crate) fn quant(&self, name: &str) -> Option<Quant> {
+        let place = self.places.get(name)?;
+        match place.dtype {
+            _ if place.transposed || place.shape.len() != 2 => None,
+            DType::Q8_0 => Some(Quant::Q8_0),
+            DType::Q4_0 => Some(Quant::Q4_0),
+            _ => None,
+        }
     }
 
     /// Bytes of a tensor as stored.

@@ -30,6 +30,8 @@ pub(crate) use plan::MOST_FACTORS;
 pub use plan::{Limits, Place, Plan, PlannedStep, Storage, Target};
 pub use shape::Shape;
 
+pub use crate::quant::Quant;
+
 /// Of the calls that build, differentiate and plan graphs.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::quant::Quant;
+
 /// How the elements of a parameter are stored by its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredAs {
@@ -61,6 +63,23 @@ pub trait ParameterSource: Sync {
     /// `into` is as long as `range`.
     fn read(&self, name: &str, range: Range<usize>, into: &mut [f32])
     -> Result<(), ParameterError>;
+
+    /// The blocks in which a matrix is stored, if it is in such as devices hold.
+    fn quant(&self, _name: &str) -> Option<Quant> {
+        None
+    }
+
+    /// Reads the whole blocks that hold the elements `range`, as they are stored: of a parameter
+    /// for which there is a [`ParameterSource::quant`].
+    fn read_blocks(
+        &self,
+        name: &str,
+        _range: Range<usize>,
+        _into: &mut [u8],
+    ) -> Result<(), ParameterError> {
+        let message = "it is not stored in blocks".into();
+        Err(ParameterError::Read { name: name.into(), message })
+    }
 
     /// Nobody will read this parameter again soon: pages of a mapped file may go.
     fn done_with(&self, _name: &str) {}

@@ -1,7 +1,6 @@
 //! From a request to plans: options checked, sampler and device programs planned, memory known,
 //! before any work.
 
-use crate::backend::Precision;
 use crate::models::unet::SizeNumbers;
 use crate::region;
 use crate::scheduler::sampler::{SamplerKind, SamplingPlan};
@@ -219,12 +218,6 @@ impl Pipeline {
         let regional = regional.filter(|regional| !regional.is_plain());
         let mut steering = Steering::of(self, request, checked)?;
         let (features, control_nets) = steering.needs();
-        if self.unet.weights.precision() == Precision::Q8 && !self.gpu.is_processor() {
-            checked.warnings.push(format!(
-                "8-bit blocks are held by the processor alone: on {} weights have 16 bits",
-                self.gpu.name()
-            ));
-        }
         let limited = limited_guidance(request, &checked.plan);
         if limited.is_some() && !guided {
             checked.warnings.push(

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::checkpoint::TensorFile;
 use crate::concept::{AppliedSet, Piece, Update};
-use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, StoredAs};
+use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, Quant, StoredAs};
 
 /// Endings of an update's two parameters, as [`crate::nn::LoraSet`] names them.
 const DOWN: &str = ".lora_down.weight";
@@ -151,6 +151,12 @@ impl Overlay {
         Ok(found)
     }
 
+    /// Whether an update will have been added to a parameter.
+    fn is_updated(&self, name: &str) -> bool {
+        let sets = self.expected.read().unwrap_or_else(PoisonError::into_inner);
+        sets.iter().any(|set| set.set().parameter(name).is_some())
+    }
+
     fn with<T>(&self, name: &str, read: impl FnOnce(&Array) -> T) -> Option<T> {
         let (set, rest) = name.split_once('.')?;
         let sets = self.beside.read().unwrap_or_else(PoisonError::into_inner);
@@ -168,11 +174,7 @@ impl ParameterSource for Overlay {
         });
         own.or_else(|| {
             let info = self.model.info(name)?;
-            let updated = || {
-                let sets = self.expected.read().unwrap_or_else(PoisonError::into_inner);
-                sets.iter().any(|set| set.set().parameter(name).is_some())
-            };
-            let summed = self.sums_in_f32 && updated();
+            let summed = self.sums_in_f32 && self.is_updated(name);
             Some(if summed { ParameterInfo { stored: StoredAs::F32, ..info } } else { info })
         })
     }
@@ -195,6 +197,23 @@ impl ParameterSource for Overlay {
             }
         });
         own.unwrap_or_else(|| self.read_with(usize::MAX, name, range, into))
+    }
+
+    /// Of weights that are the model's own.
+    fn quant(&self, name: &str) -> Option<Quant> {
+        let changed = self.is_updated(name)
+            || self.replaced.iter().any(|file| file.tensor(name).is_some())
+            || self.with(name, |_| ()).is_some();
+        if changed { None } else { self.model.quant(name) }
+    }
+
+    fn read_blocks(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [u8],
+    ) -> Result<(), ParameterError> {
+        self.model.read_blocks(name, range, into)
     }
 
     fn done_with(&self, name: &str) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::{Component, DType};
-use crate::graph::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
+use crate::graph::{ParameterError, ParameterInfo, ParameterSource, Quant, StoredAs};
 
 /// A [`Component`] as a [`ParameterSource`]: read in pieces from the mapped file, whose pages go
 /// once a parameter is used.
@@ -34,6 +34,27 @@ impl ParameterSource for ComponentSource {
             return Err(failed(format!("elements {range:?} of {} were asked for", view.len())));
         }
         view.write_f32(range, into);
+        Ok(())
+    }
+
+    fn quant(&self, name: &str) -> Option<Quant> {
+        self.0.quant(name)
+    }
+
+    fn read_blocks(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [u8],
+    ) -> Result<(), ParameterError> {
+        let failed = |message: String| ParameterError::Read { name: name.into(), message };
+        let view = self.0.tensor(name).map_err(|e| failed(e.to_string()))?;
+        let quant = self.0.quant(name).ok_or_else(|| failed("it is not in blocks".into()))?;
+        let blocks = view.bytes().get(quant.bytes(range.start)..quant.bytes(range.end));
+        match blocks.filter(|blocks| blocks.len() == into.len()) {
+            Some(blocks) => into.copy_from_slice(blocks),
+            None => return Err(failed(format!("{range:?} of {} were asked for", view.len()))),
+        }
         Ok(())
     }
 
@@ -84,6 +105,21 @@ impl ParameterSource for Together {
         source.read(own, range, into)
     }
 
+    fn quant(&self, name: &str) -> Option<Quant> {
+        self.holder(name).and_then(|(source, own)| source.quant(own))
+    }
+
+    fn read_blocks(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [u8],
+    ) -> Result<(), ParameterError> {
+        let (source, own) =
+            self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
+        source.read_blocks(own, range, into)
+    }
+
     fn done_with(&self, name: &str) {
         if let Some((source, own)) = self.holder(name) {
             source.done_with(own);
@@ -115,6 +151,19 @@ impl ParameterSource for Within<'_> {
         into: &mut [f32],
     ) -> Result<(), ParameterError> {
         self.source.read(&self.full(name), range, into)
+    }
+
+    fn quant(&self, name: &str) -> Option<Quant> {
+        self.source.quant(&self.full(name))
+    }
+
+    fn read_blocks(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [u8],
+    ) -> Result<(), ParameterError> {
+        self.source.read_blocks(&self.full(name), range, into)
     }
 
     fn done_with(&self, name: &str) {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::spec::noise;
 use crate::graph::ops::{Function, GatePart, Moments, RegionInputs, RegionTables};
 use crate::graph::{
-    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Result,
+    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Quant, Result,
     StoredAs, Tensor,
 };
 
@@ -46,8 +46,14 @@ impl Case {
     }
 }
 
-/// Weights made up from their names; those whose name starts with "half" are stored as f16.
+/// Weights made up from their names; those whose name starts with "half" are stored as f16, or with
+/// that of a kind of blocks, in such.
 pub(super) struct MadeUp(HashMap<String, Vec<usize>>);
+
+/// The blocks that a weight's name asks for.
+pub(super) fn quant_of(name: &str) -> Option<Quant> {
+    Quant::ALL.into_iter().find(|quant| name.starts_with(quant.name()))
+}
 
 impl MadeUp {
     /// All parameters of a graph.
@@ -73,8 +79,16 @@ impl ParameterSource for MadeUp {
         into: &mut [f32],
     ) -> std::result::Result<(), ParameterError> {
         for (value, index) in into.iter_mut().zip(range) {
-            // f16 holds these to the last bit.
-            *value = ((noise(name, index) * 512.0).round() / 512.0) as f32;
+            // f16 holds these to the last bit, and so do blocks with the greatest at their start.
+            let number = |most: f64| (noise(name, index) * most).round();
+            let is_first = index.is_multiple_of(32);
+            *value = match quant_of(name) {
+                None => number(512.0) / 512.0,
+                Some(Quant::Q8_0) if is_first => 127.0 / 128.0,
+                Some(Quant::Q8_0) => number(127.0) / 128.0,
+                Some(Quant::Q4_0) if is_first => -1.0,
+                Some(Quant::Q4_0) => number(7.0) / 8.0,
+            } as f32;
         }
         Ok(())
     }
@@ -154,6 +168,23 @@ fn products(all: &mut Cases) -> Result<()> {
             let x = g.input("x", [1, 13, 36]);
             let w = g.parameter(format!("{half}.w"), [68, 36]);
             Ok((g.linear(x, w)?, vec![x]))
+        })?;
+    }
+    for quant in Quant::ALL {
+        for (rows, into, out) in [(13, 64, 68), (3, 32, 9), (70, 96, 130)] {
+            let name = format!("linear {} {rows}x{into} -> {out}", quant.name());
+            let build = |g: &mut Graph| {
+                let x = g.input("x", [1, rows, into]);
+                let w = g.parameter(format!("{}.w", quant.name()), [out, into]);
+                Ok((g.linear(x, w)?, vec![x]))
+            };
+            all.add(name.clone(), 1e-5, |g| Ok(vec![build(g)?.0]))?;
+            all.add_gradients(name, 1e-5, build)?;
+        }
+        all.add(format!("conv {} of one pixel", quant.name()), 1e-5, |g| {
+            let x = g.input("x", [2, 3, 5, 32]);
+            let w = g.parameter(format!("{}.w", quant.name()), [12, 32, 1, 1]);
+            Ok(vec![g.conv2d(x, w, 1)?])
         })?;
     }
     for out in [72, 7] {

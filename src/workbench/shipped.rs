@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::cases::{Case, MadeUp, cases};
+use super::cases::{Case, MadeUp, cases, quant_of};
 use super::check::{CheckReport, Checked};
 use super::compare::{Found, Tolerance};
 use super::error::{Error, Result};
@@ -14,8 +14,8 @@ use super::interpreter::{Binding, Interpreter, Options, Refusal, Region};
 use super::source::{Source, Wgsl};
 use super::spec::Element;
 use crate::backend::wgpu::{
-    self, BufferView, Command, Gpu, Params, Scalar, Selection, Slice, Storage, Uniform, Value,
-    kernel_names, packed, render_own,
+    self, BufferView, Command, Gpu, Held, Params, Scalar, Selection, Slice, Storage, Uniform,
+    Value, kernel_names, packed, packed_blocks, render_own,
 };
 use crate::graph::{Array, Graph, Origin, Place, Plan, Shape, Tensor};
 
@@ -127,7 +127,16 @@ struct Lowered<'a> {
 enum What {
     Arena(usize),
     Input(Tensor),
-    Weight { name: String, shape: Shape, layout: wgpu::Layout, half: bool },
+    Weight { name: String, shape: Shape, layout: wgpu::Layout, held: Held },
+}
+
+/// How a made-up weight is held: its name says so.
+fn held_of(name: &str) -> Held {
+    match quant_of(name) {
+        Some(quant) => Held::Blocks(quant),
+        None if name.starts_with("half") => Held::F16,
+        None => Held::F32,
+    }
 }
 
 fn floor() -> Result<Arc<Gpu>> {
@@ -161,24 +170,24 @@ impl<'a> Lowered<'a> {
             Ok(slice)
         };
         let storage = |storage: Storage<'_>| {
-            let view = |slice, scalar, half| Ok(BufferView { slice, scalar, half });
+            let view = |slice, scalar, held| Ok(BufferView { slice, scalar, held });
             match storage {
                 Storage::Arena(arena) => {
                     let slice = stand_in(What::Arena(arena), plan.arenas[arena])?;
-                    view(slice, Scalar::F32, false)
+                    view(slice, Scalar::F32, Held::F32)
                 }
                 Storage::Input(tensor) => {
                     let ids = graph.node(tensor).element == crate::graph::Element::U32;
                     let bytes = plan.bytes(graph, tensor).next_multiple_of(16);
                     let slice = stand_in(What::Input(tensor), bytes)?;
-                    view(slice, if ids { Scalar::U32 } else { Scalar::F32 }, false)
+                    view(slice, if ids { Scalar::U32 } else { Scalar::F32 }, Held::F32)
                 }
                 Storage::Weight { name, shape, layout } => {
-                    let half = name.starts_with("half") && layout != wgpu::Layout::Plain;
-                    let bytes = wgpu::weight_bytes(shape, layout, half);
+                    let held = held_of(name).suited(layout, shape);
+                    let bytes = wgpu::weight_bytes(shape, layout, held);
                     let (name, shape) = (name.to_string(), shape.clone());
-                    let slice = stand_in(What::Weight { name, shape, layout, half }, bytes)?;
-                    view(slice, if half { Scalar::U32 } else { Scalar::F32 }, half)
+                    let slice = stand_in(What::Weight { name, shape, layout, held }, bytes)?;
+                    view(slice, held.scalar(), held)
                 }
             }
         };
@@ -220,14 +229,21 @@ impl<'a> Lowered<'a> {
                     }
                     _ => Vec::new(),
                 },
-                What::Weight { name, shape, layout, half } => {
+                What::Weight { name, shape, layout, held } => {
                     let mut values = vec![0.0; shape.elements()];
                     let read = self.source.read(name, 0..values.len(), &mut values);
                     read.map_err(crate::graph::Error::from)?;
+                    if let Held::Blocks(quant) = held {
+                        let mut rows = vec![0; quant.bytes(values.len())];
+                        quant.make(&values, &mut rows);
+                        let bytes = packed_blocks(*quant, shape[1], &rows);
+                        all.push(Region::new(bytes, false, given));
+                        continue;
+                    }
                     let values: Vec<f64> =
                         packed(shape, *layout, &values).into_iter().map(f64::from).collect();
                     use super::interface::Stored;
-                    let stored = if *half { Stored::F16 } else { Stored::F32 };
+                    let stored = if *held == Held::F16 { Stored::F16 } else { Stored::F32 };
                     encoded(&values, stored, Element::Float)
                 }
             };

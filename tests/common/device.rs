@@ -10,7 +10,8 @@ use mixofshow::backend::wgpu::{
 };
 use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::{
-    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor,
+    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Quant, StoredAs,
+    Tensor,
 };
 
 #[allow(dead_code, reason = "not all tests ask for all of it")]
@@ -125,8 +126,39 @@ pub fn noise(name: &str, index: usize) -> f32 {
     ((h ^ (h >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
 }
 
-/// Weights made up from their names; those whose name starts with "half" are stored as f16.
+/// Weights made up from their names; those whose name starts with "half" are stored as f16, or with
+/// that of a kind of blocks, in such.
 pub struct MadeUp(pub HashMap<String, Vec<usize>>);
+
+/// How weights are held that kernels widen, as names of weights begin.
+#[allow(dead_code, reason = "not all tests ask for it")]
+pub const BLOCKS: [&str; 2] = ["Q8_0", "Q4_0"];
+
+fn quant_of(name: &str) -> Option<Quant> {
+    Quant::ALL.into_iter().find(|quant| name.starts_with(quant.name()))
+}
+
+/// A block by its number: any numbers, the least ones too, with a factor such that f16 has the
+/// products.
+fn block(quant: Quant, name: &str, number: usize) -> Vec<u8> {
+    let factor = 1.0 + (number % 4) as f32 / 4.0;
+    let factor = factor / [256.0, 512.0, 128.0][number % 3] * [1.0, -1.0][number / 12 % 2];
+    let factor = if quant == Quant::Q4_0 { factor * 16.0 } else { factor };
+    let bytes = (0..quant.size() - 2).map(|i| (noise(name, number * 32 + i) * 128.0) as i8 as u8);
+    half::f16::from_f32(factor).to_le_bytes().into_iter().chain(bytes).collect()
+}
+
+/// Element `index` of a weight in blocks, as GGUF means it.
+fn of_block(quant: Quant, name: &str, index: usize) -> f32 {
+    let block = block(quant, name, index / 32);
+    let factor = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+    let i = index % 32;
+    factor
+        * match quant {
+            Quant::Q8_0 => f32::from(block[2 + i] as i8),
+            Quant::Q4_0 => f32::from(block[2 + i % 16] >> (i / 16 * 4) & 15) - 8.0,
+        }
+}
 
 impl ParameterSource for MadeUp {
     fn info(&self, name: &str) -> Option<ParameterInfo> {
@@ -141,11 +173,32 @@ impl ParameterSource for MadeUp {
         into: &mut [f32],
     ) -> Result<(), ParameterError> {
         for (value, index) in into.iter_mut().zip(range) {
+            if let Some(quant) = quant_of(name) {
+                *value = of_block(quant, name, index);
+                continue;
+            }
             *value = noise(name, index);
             if name.starts_with("half") {
                 *value = (*value * 1024.0).round() / 1024.0;
             }
         }
+        Ok(())
+    }
+
+    fn quant(&self, name: &str) -> Option<Quant> {
+        quant_of(name).filter(|_| self.0.get(name).is_some_and(|shape| Quant::suits(shape)))
+    }
+
+    fn read_blocks(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [u8],
+    ) -> Result<(), ParameterError> {
+        let quant = quant_of(name).expect("a weight in blocks");
+        let blocks = range.start / 32..range.end / 32;
+        let bytes = blocks.flat_map(|number| block(quant, name, number));
+        into.copy_from_slice(&bytes.collect::<Vec<u8>>());
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use mixofshow::backend::wgpu::{
-    self, Buffer, BufferView, Command, Gpu, Layout, Matrices, Options, Scalar, Schedule, Selection,
+    self, Buffer, BufferView, Command, Gpu, Held, Matrices, Options, Scalar, Schedule, Selection,
     Slice, Storage, Traits, weight_bytes,
 };
 use mixofshow::graph::{Element, Plan};
@@ -40,9 +40,9 @@ pub struct Lowered {
     pub bytes: HashMap<usize, u64>,
 }
 
-/// The commands of `built` with weights in f16 or f32. Every arena, input and weight is a buffer of
+/// The commands of `built` with weights held so, as far as they can be. Every arena, input and weight is a buffer of
 /// its own; the buffers are small, only the sizes in the commands are true.
-pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
+pub fn lower(built: &Built, held: Held, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;
     let workgroup_memory = workgroup_memory(schedule);
@@ -60,7 +60,7 @@ pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
             Storage::Arena(arena) => BufferView {
                 slice: stand_in(format!("arena {arena}"), plan.arenas[arena]),
                 scalar: Scalar::F32,
-                half: false,
+                held: Held::F32,
             },
             Storage::Input(tensor) => {
                 let node = graph.node(tensor);
@@ -69,14 +69,14 @@ pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
                 BufferView {
                     slice: stand_in(format!("input {tensor:?}"), bytes),
                     scalar,
-                    half: false,
+                    held: Held::F32,
                 }
             }
             Storage::Weight { name, shape, layout } => {
-                let half = half && layout != Layout::Plain;
+                let held = held.suited(layout, shape);
                 let slice =
-                    stand_in(format!("{name} {layout:?}"), weight_bytes(shape, layout, half));
-                BufferView { slice, scalar: if half { Scalar::U32 } else { Scalar::F32 }, half }
+                    stand_in(format!("{name} {layout:?}"), weight_bytes(shape, layout, held));
+                BufferView { slice, scalar: held.scalar(), held }
             }
         })
     };

@@ -116,7 +116,7 @@ fn each_instruction_set_and_precision_means_the_same() {
                             prefix == "merged."
                         }
                         // These matrices are too narrow for blocks.
-                        (Precision::F16 | Precision::Q8, stored) => {
+                        (Precision::F16 | Precision::Q8 | Precision::Q4, stored) => {
                             stored == StoredAs::F32 || prefix == "merged."
                         }
                         _ => false,
@@ -158,13 +158,19 @@ impl ParameterSource for Given {
 #[test]
 fn matrices_are_held_in_blocks() {
     let (out, into) = (70, 96);
-    let of_blocks = |i: usize| {
+    let of_blocks = |i: usize, least: i32, most: i32| {
         let factor = half::f16::from_f32(0.002 + (i / 32 % 11) as f32 * 1e-4).to_f32();
-        let number = if i.is_multiple_of(32) { 127 } else { (i * 37 % 255) as i32 - 127 };
-        factor * number as f32
+        let any = (i * 37 % (most - least + 1) as usize) as i32 + least;
+        factor * if i.is_multiple_of(32) { least } else { any } as f32
     };
     let other = |i: usize| ((i * 37 % 1001) as f32 / 500.0 - 1.0) * 0.2;
-    for (tolerance, value) in [(1e-5, &of_blocks as &dyn Fn(usize) -> f32), (3e-2, &other)] {
+    let cases: [(Precision, usize, f32, &dyn Fn(usize) -> f32); 4] = [
+        (Precision::Q8, 34, 1e-5, &|i| of_blocks(i, -127, 127)),
+        (Precision::Q8, 34, 3e-2, &other),
+        (Precision::Q4, 18, 1e-5, &|i| of_blocks(i, -8, 7)),
+        (Precision::Q4, 18, 0.3, &other),
+    ];
+    for (precision, block, tolerance, value) in cases {
         let source = Arc::new(Given((0..out * into).map(value).collect(), [out, into]));
         let mut graph = Graph::new();
         let x = graph.input("x", [5, into]);
@@ -177,10 +183,10 @@ fn matrices_are_held_in_blocks() {
         let expected = graph.evaluate(&outputs, &inputs, &*source).unwrap();
         for level in Level::available() {
             let device = cpu(Some(level.name()), 2);
-            let weights = Weights::new(&device, source.clone(), Precision::Q8);
+            let weights = Weights::new(&device, source.clone(), precision);
             let plan = Plan::new(&graph, &outputs, device.target());
             let bytes = weights.planned_bytes(&graph, &plan).unwrap();
-            assert_eq!(bytes, (out.next_multiple_of(32) * into / 32 * 34) as u64);
+            assert_eq!(bytes, (out.next_multiple_of(32) * into / 32 * block) as u64);
             let program = Program::from_plan(&weights, &graph, &plan).unwrap();
             program.write("x", &inputs["x"]).unwrap();
             program.run();

@@ -21,8 +21,8 @@ mod weightless;
 use std::sync::LazyLock;
 
 use dry::Lowered;
-use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
-use mixofshow::graph::StoredAs;
+use mixofshow::backend::wgpu::{Command, Held, Matrices, Params, Schedule, Value};
+use mixofshow::graph::{Quant, StoredAs};
 use mixofshow::training::step::{
     AttentionLoss, Method, Models, StepConfig, TextLayers, TrainingStep, UNetLayers,
 };
@@ -188,15 +188,14 @@ fn step_of(name: &str, models: &Models, config: &StepConfig) -> Built {
 /// A graph with the commands that one kind of device gets for it.
 struct Run {
     built: usize,
-    half: bool,
+    held: Held,
     schedule: Schedule,
     lowered: Lowered,
 }
 
 impl Run {
     fn name(&self) -> String {
-        let weights = if self.half { "f16" } else { "f32" };
-        format!("{}, {weights}, {:?}", GRAPHS[self.built].name, self.schedule)
+        format!("{}, {:?}, {:?}", GRAPHS[self.built].name, self.held, self.schedule)
     }
 }
 
@@ -224,13 +223,13 @@ static RUNS: LazyLock<Vec<Run>> = LazyLock::new(|| {
     let mut runs = Vec::new();
     for (built, graph) in GRAPHS.iter().enumerate() {
         for schedule in SCHEDULES {
-            for half in [false, true] {
-                runs.push(Run {
-                    built,
-                    half,
-                    schedule,
-                    lowered: dry::lower(graph, half, schedule),
-                });
+            // Of the small networks all that the large ones have in blocks.
+            let small = ["tiny_", "unet_", "text_"].iter().any(|name| graph.name.starts_with(name));
+            let blocks = Quant::ALL.map(Held::Blocks);
+            let blocks = if small { &blocks[..] } else { &[] };
+            for &held in [Held::F32, Held::F16].iter().chain(blocks) {
+                let lowered = dry::lower(graph, held, schedule);
+                runs.push(Run { built, held, schedule, lowered });
             }
         }
     }

@@ -50,7 +50,7 @@ pub struct MosLoad {
     /// "cpu", or a graphics adapter by its number or a part of its name; NULL: what MOS_ADAPTER
     /// says, else the best.
     pub device: *const c_char,
-    /// Of the weights: "as-stored", "f16" or "f32"; NULL: as they are stored.
+    /// Of the weights: "as-stored", "f16", "f32", "q8_0", "q4_0"; NULL: as they are stored.
     pub precision: *const c_char,
 }
 

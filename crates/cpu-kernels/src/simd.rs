@@ -115,6 +115,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_f16(self, p: *const u16) -> Self::V;
     unsafe fn load_bf16(self, p: *const u16) -> Self::V;
     unsafe fn load_i8(self, p: *const i8) -> Self::V;
+    /// The low four bits of bytes and the high ones, less 8.
+    unsafe fn load_nibbles(self, p: *const u8) -> [Self::V; 2];
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -219,6 +221,12 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::V {
         std::array::from_fn(|i| f32::from(unsafe { *p.add(i) }))
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(self, p: *const u8) -> [Self::V; 2] {
+        [0, 4].map(|shift| {
+            std::array::from_fn(|i| f32::from(unsafe { *p.add(i) } >> shift & 15) - 8.0)
+        })
     }
     #[inline(always)]
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -408,6 +416,16 @@ mod x86 {
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
         }
         #[inline(always)]
+        unsafe fn load_nibbles(self, p: *const u8) -> [Self::V; 2] {
+            unsafe {
+                let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+                let low = _mm512_cvtepi32_ps(_mm512_and_epi32(bytes, _mm512_set1_epi32(15)));
+                let high = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes));
+                let middle = _mm512_set1_ps(8.0);
+                [_mm512_sub_ps(low, middle), _mm512_sub_ps(high, middle)]
+            }
+        }
+        #[inline(always)]
         unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
             unsafe { _mm512_add_ps(a, b) }
         }
@@ -573,6 +591,16 @@ mod x86 {
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
         }
         #[inline(always)]
+        unsafe fn load_nibbles(self, p: *const u8) -> [Self::V; 2] {
+            unsafe {
+                let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+                let low = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+                let high = _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(bytes));
+                let middle = _mm256_set1_ps(8.0);
+                [_mm256_sub_ps(low, middle), _mm256_sub_ps(high, middle)]
+            }
+        }
+        #[inline(always)]
         unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
             unsafe { _mm256_add_ps(a, b) }
         }
@@ -722,6 +750,17 @@ mod arm {
             unsafe {
                 let four = vreinterpret_s8_s32(vdup_n_s32(p.cast::<i32>().read_unaligned()));
                 vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_nibbles(self, p: *const u8) -> [Self::V; 2] {
+            unsafe {
+                let four = vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
+                let four = vmovl_u16(vget_low_u16(vmovl_u8(four)));
+                let low = vcvtq_f32_u32(vandq_u32(four, vdupq_n_u32(15)));
+                let high = vcvtq_f32_u32(vshrq_n_u32::<4>(four));
+                let middle = vdupq_n_f32(8.0);
+                [vsubq_f32(low, middle), vsubq_f32(high, middle)]
             }
         }
         #[inline(always)]

@@ -69,13 +69,15 @@ enum Numbers {
     F16(Aligned<f16>),
     BF16(Aligned<bf16>),
     Q8(Blocks),
+    Q4(Blocks),
 }
 
-/// Whole numbers of 8 bits, with a factor for each [`BLOCK`] inputs of an output: GGUF's Q8_0, in
-/// the layout of panels.
+/// Whole numbers of 8 or of 4 bits, with a factor for each [`BLOCK`] inputs of an output: GGUF's Q8_0
+/// and Q4_0, in the layout of panels.
 #[derive(Debug)]
 pub struct Blocks {
-    /// `[out / 32][into][32]`
+    /// `[out / 32][into][32]`; of 4 bits `[out / 32][into / 32][16][32]`, 8 more than they stand
+    /// for, those of the first 16 inputs in the low bits.
     pub numbers: Aligned<i8>,
     /// `[out / 32][into / 32][32]`
     pub factors: Aligned<f16>,
@@ -165,7 +167,11 @@ impl Weights {
                 room.as_ptr()
             }
             Numbers::Q8(v) => {
-                widen_q8(level, v, self.into, start, &mut room[..length]);
+                widen_blocks::<false>(level, v, self.into, start, &mut room[..length]);
+                room.as_ptr()
+            }
+            Numbers::Q4(v) => {
+                widen_blocks::<true>(level, v, self.into, start, &mut room[..length]);
                 room.as_ptr()
             }
         }
@@ -248,18 +254,31 @@ kernel! {
 }
 
 /// Elements `start ..` of blocks of `into` inputs, whole rows of a panel, to f32.
-fn widen_q8(level: Level, from: &Blocks, into: usize, start: usize, to: &mut [f32]) {
+fn widen_blocks<const NIBBLES: bool>(
+    level: Level,
+    from: &Blocks,
+    into: usize,
+    start: usize,
+    to: &mut [f32],
+) {
     let row = start / PANEL;
     assert!(start.is_multiple_of(PANEL) && to.len().is_multiple_of(PANEL));
-    assert!(start + to.len() <= from.numbers.len() && into.is_multiple_of(BLOCK) && into > 0);
-    assert_eq!(from.factors.len() * BLOCK, from.numbers.len());
+    let all = from.factors.len() * BLOCK;
+    assert!(start + to.len() <= all && into.is_multiple_of(BLOCK) && into > 0);
+    assert_eq!(from.numbers.len(), if NIBBLES { all / 2 } else { all });
     // Blocks of a panel follow each other as its rows do, a factor's row for each 32 of them.
     let (numbers, factors) = (from.numbers.as_ptr(), from.factors.as_ptr().cast());
-    unsafe { widen_blocks(level, numbers, factors, row, to.as_mut_ptr(), to.len() / PANEL) }
+    let (to, rows) = (to.as_mut_ptr(), to.len() / PANEL);
+    unsafe {
+        match NIBBLES {
+            false => widen_q8(level, numbers, factors, row, to, rows),
+            true => widen_q4(level, numbers.cast(), factors, row, to, rows),
+        }
+    }
 }
 
 kernel! {
-    fn widen_blocks(
+    fn widen_q8(
         s: S,
         numbers: *const i8,
         factors: *const u16,
@@ -279,6 +298,47 @@ kernel! {
                         let at = (row + done + i) * PANEL + lane;
                         let value = s.mul(s.load_i8(numbers.add(at)), factor);
                         s.store(to.add((done + i) * PANEL + lane), value);
+                    }
+                    lane += S::LANES;
+                }
+                done += count;
+            }
+        }
+    }
+}
+
+kernel! {
+    fn widen_q4(
+        s: S,
+        numbers: *const u8,
+        factors: *const u16,
+        row: usize,
+        to: *mut f32,
+        rows: usize
+    ) {
+        const HALF: usize = BLOCK / 2;
+        unsafe {
+            let mut done = 0;
+            while done < rows {
+                let (block, first) = ((row + done) / BLOCK, (row + done) % BLOCK);
+                let count = (BLOCK - first).min(rows - done);
+                let mut lane = 0;
+                while lane < PANEL {
+                    let factor = s.load_f16(factors.add(block * PANEL + lane));
+                    let from = numbers.add(block * HALF * PANEL + lane);
+                    let to = to.add(done * PANEL + lane);
+                    if count == BLOCK {
+                        for i in 0..HALF {
+                            let [low, high] = s.load_nibbles(from.add(i * PANEL));
+                            s.store(to.add(i * PANEL), s.mul(low, factor));
+                            s.store(to.add((HALF + i) * PANEL), s.mul(high, factor));
+                        }
+                    } else {
+                        for i in 0..count {
+                            let at = first + i;
+                            let both = s.load_nibbles(from.add(at % HALF * PANEL));
+                            s.store(to.add(i * PANEL), s.mul(both[at / HALF], factor));
+                        }
                     }
                     lane += S::LANES;
                 }
@@ -309,9 +369,14 @@ impl Number for f16 {
 }
 
 impl Held {
-    /// Of blocks.
+    /// Of blocks of 8 bits.
     pub fn blocks(blocks: Blocks) -> Held {
         Held(Numbers::Q8(blocks))
+    }
+
+    /// Of blocks of 4 bits.
+    pub fn nibbles(blocks: Blocks) -> Held {
+        Held(Numbers::Q4(blocks))
     }
 }
 
@@ -343,6 +408,7 @@ impl Weights {
             Numbers::F16(v) => v.len(),
             Numbers::BF16(v) => v.len(),
             Numbers::Q8(v) => v.numbers.len(),
+            Numbers::Q4(v) => v.numbers.len() * 2,
         };
         assert_eq!(
             count,
@@ -400,8 +466,14 @@ impl Weights {
                     &near[..columns * PANEL]
                 }
                 Numbers::Q8(v) => {
-                    widen_q8(level, v, into, own.start, &mut near[..columns * PANEL]);
-                    &near[..columns * PANEL]
+                    let near = &mut near[..columns * PANEL];
+                    widen_blocks::<false>(level, v, into, own.start, near);
+                    near
+                }
+                Numbers::Q4(v) => {
+                    let near = &mut near[..columns * PANEL];
+                    widen_blocks::<true>(level, v, into, own.start, near);
+                    near
                 }
             };
             let (rows, rest) = room.split_at_mut(count * PANEL);
@@ -425,41 +497,53 @@ mod tests {
     #[test]
     fn blocks_widen_to_their_numbers() {
         let (out, into) = (70usize, 96usize);
-        let number = |o: usize, i: usize| ((o * 31 + i * 7) % 255) as i32 - 127;
-        let factor = |o: usize, b: usize| f16::from_f32(0.01 + (o % 7) as f32 * 0.003 + b as f32);
         let panels = out.div_ceil(PANEL);
-        let mut numbers = Aligned::<i8>::zeros(panels * into * PANEL);
-        let mut factors = Aligned::<f16>::zeros(panels * into / BLOCK * PANEL);
-        for o in 0..out {
-            let (panel, lane) = (o / PANEL, o % PANEL);
-            for i in 0..into {
-                numbers[(panel * into + i) * PANEL + lane] = number(o, i) as i8;
-            }
-            for b in 0..into / BLOCK {
-                factors[(panel * into / BLOCK + b) * PANEL + lane] = factor(o, b);
-            }
-        }
-        let held = Held::blocks(Blocks { numbers, factors });
-        let weights = Weights::of_layout(held, out, into, [1, 1]);
-        assert!(holds_blocks(out, into) && !holds_blocks(8, 96) && !holds_blocks(70, 48));
-        let value = |o: usize, i: usize| {
-            if o < out { number(o, i) as f32 * factor(o, i / BLOCK).to_f32() } else { 0.0 }
-        };
-        for &level in Level::available() {
-            for (first, rows) in [(0, 96), (5, 40), (96, 96), (100, 90), (250, 20), (31, 2)] {
-                let mut room = vec![0.0; rows * PANEL];
-                weights.read(level, first * PANEL, rows * PANEL, &mut room);
-                for (at, found) in room.iter().enumerate() {
-                    let (row, lane) = (first + at / PANEL, at % PANEL);
-                    let (o, i) = (row / into * PANEL + lane, row % into);
-                    assert_eq!(*found, value(o, i), "{level:?} {o} {i}");
+        for nibbles in [false, true] {
+            let number = |o: usize, i: usize| {
+                let any = (o * 31 + i * 7) as i32;
+                if nibbles { any % 16 - 8 } else { any % 256 - 128 }
+            };
+            let factor =
+                |o: usize, b: usize| f16::from_f32(0.01 + (o % 7) as f32 * 0.003 + b as f32);
+            let each = if nibbles { BLOCK / 2 } else { BLOCK };
+            let mut numbers = Aligned::<i8>::zeros(panels * into / BLOCK * each * PANEL);
+            let mut factors = Aligned::<f16>::zeros(panels * into / BLOCK * PANEL);
+            for o in 0..out {
+                let (panel, lane) = (o / PANEL, o % PANEL);
+                for i in 0..into {
+                    let block = panel * into / BLOCK + i / BLOCK;
+                    let at = (block * each + i % each) * PANEL + lane;
+                    let nibble = (number(o, i) + 8) << (i % BLOCK / each * 4);
+                    match nibbles {
+                        false => numbers[at] = number(o, i) as i8,
+                        true => numbers[at] |= nibble as u8 as i8,
+                    }
+                    factors[block * PANEL + lane] = factor(o, i / BLOCK);
                 }
             }
-            let turned = weights.turned().unwrap();
-            let mut room = vec![0.0; out * PANEL];
-            turned.read(level, 0, out * PANEL, &mut room);
-            for (at, found) in room.iter().enumerate() {
-                assert_eq!(*found, value(at / PANEL, at % PANEL), "{level:?}");
+            let blocks = Blocks { numbers, factors };
+            let held = if nibbles { Held::nibbles(blocks) } else { Held::blocks(blocks) };
+            let weights = Weights::of_layout(held, out, into, [1, 1]);
+            assert!(holds_blocks(out, into) && !holds_blocks(8, 96) && !holds_blocks(70, 48));
+            let value = |o: usize, i: usize| {
+                if o < out { number(o, i) as f32 * factor(o, i / BLOCK).to_f32() } else { 0.0 }
+            };
+            for &level in Level::available() {
+                for (first, rows) in [(0, 96), (5, 40), (96, 96), (100, 90), (250, 20), (31, 2)] {
+                    let mut room = vec![0.0; rows * PANEL];
+                    weights.read(level, first * PANEL, rows * PANEL, &mut room);
+                    for (at, found) in room.iter().enumerate() {
+                        let (row, lane) = (first + at / PANEL, at % PANEL);
+                        let (o, i) = (row / into * PANEL + lane, row % into);
+                        assert_eq!(*found, value(o, i), "{level:?} {nibbles} {o} {i}");
+                    }
+                }
+                let turned = weights.turned().unwrap();
+                let mut room = vec![0.0; out * PANEL];
+                turned.read(level, 0, out * PANEL, &mut room);
+                for (at, found) in room.iter().enumerate() {
+                    assert_eq!(*found, value(at / PANEL, at % PANEL), "{level:?} {nibbles}");
+                }
             }
         }
     }

@@ -12,9 +12,10 @@ use super::Cpu;
 use super::layout::Layout;
 use super::memory::{ALIGNMENT, Span};
 use super::packed::{Held, Numbers, Packed, Table};
+use crate::backend::quantised::{quant_of, read_blocks};
 use crate::backend::{Precision, Result};
 use crate::graph::ops::conv2d_transposed::windows;
-use crate::graph::{ParameterError, ParameterSource, Shape, StoredAs, expect};
+use crate::graph::{ParameterError, ParameterSource, Quant, Shape, StoredAs, expect};
 use cpu_kernels::weights::{self as kernels, Aligned, Number, outputs_together};
 
 /// Weights of a source, shared by all programs that use them.
@@ -38,8 +39,8 @@ enum Kind {
     F16,
     /// Numbers that bf16 has; a weight to which updates were added has others, and is held in f16.
     BF16,
-    /// Blocks of 8-bit numbers.
-    Q8,
+    /// Blocks of fewer bits.
+    Blocks(Quant),
 }
 
 impl Kind {
@@ -48,7 +49,7 @@ impl Kind {
         match self {
             Kind::F32 => elements * 4,
             Kind::F16 | Kind::BF16 => elements * 2,
-            Kind::Q8 => elements + elements / kernels::BLOCK as u64 * 2,
+            Kind::Blocks(quant) => quant.bytes(elements as usize) as u64,
         }
     }
 }
@@ -63,15 +64,14 @@ impl Weights {
     }
 
     fn kind(&self, name: &str, shape: &Shape, stored: StoredAs, layout: Layout) -> Kind {
-        let is_matrix = || {
-            let taps: usize = shape[2..].iter().product();
-            taps == 1 && kernels::holds_blocks(shape[0], shape[1])
-        };
-        // Low-rank matrices are small, and what they add is smaller.
-        let is_update = || name.starts_with("concept-");
+        if layout == Layout::Matmul
+            && let Some(quant) = quant_of(self.precision, &*self.source, name, shape)
+            && kernels::holds_blocks(shape[0], shape[1])
+        {
+            return Kind::Blocks(quant);
+        }
         match (layout, self.precision, stored) {
             (Layout::Plain, ..) => Kind::F32,
-            (Layout::Matmul, Precision::Q8, _) if is_matrix() && !is_update() => Kind::Q8,
             (_, Precision::AsStored, StoredAs::BF16) => Kind::BF16,
             _ if self.precision.is_half(stored) => Kind::F16,
             _ => Kind::F32,
@@ -152,7 +152,7 @@ impl Weights {
                 let elements = shape.elements();
                 let numbers = match kind {
                     Kind::F32 => Numbers::F32(self.rows(name, elements)?),
-                    Kind::F16 | Kind::Q8 => Numbers::F16(self.rows(name, elements)?),
+                    Kind::F16 | Kind::Blocks(_) => Numbers::F16(self.rows(name, elements)?),
                     Kind::BF16 => Numbers::BF16(self.rows(name, elements)?),
                 };
                 Ok(Packed::Rows(Arc::new(Table {
@@ -165,7 +165,7 @@ impl Weights {
                     Kind::F32 => self.panels::<f32>(name, shape, layout)?,
                     Kind::F16 => self.panels::<f16>(name, shape, layout)?,
                     Kind::BF16 => self.panels::<bf16>(name, shape, layout)?,
-                    Kind::Q8 => self.blocks(name, shape)?,
+                    Kind::Blocks(quant) => self.blocks(name, shape, quant)?,
                 };
                 Ok(Packed::Matmul(Arc::new(Held {
                     weights,
@@ -215,42 +215,44 @@ impl Weights {
         }
     }
 
-    /// `[out, in]` to blocks. Numbers that come from such blocks are in them again, bit for bit: the
-    /// greatest of a block is 127 times its factor.
-    fn blocks(&self, name: &str, shape: &Shape) -> Result<kernels::Weights, Failed> {
+    /// `[out, in]` to blocks, those of the file where it has such.
+    fn blocks(&self, name: &str, shape: &Shape, quant: Quant) -> Result<kernels::Weights, Failed> {
         use kernels::BLOCK;
         let (out, into, n) = (shape[0], shape[1], outputs_together(shape[0]));
-        let (panels, factors_each) = (out.div_ceil(n), into / BLOCK * n);
-        let mut numbers = Aligned::<i8>::zeros(panels * into * n);
-        let mut factors = Aligned::<f16>::zeros(panels * factors_each);
-        let both = numbers.par_chunks_mut(into * n).zip(factors.par_chunks_mut(factors_each));
+        let (panels, blocks_of_row) = (out.div_ceil(n), into / BLOCK);
+        // What follows the factor lies as it does in a block, with the outputs side by side.
+        let each = quant.size() - 2;
+        let mut numbers = Aligned::<i8>::zeros(panels * blocks_of_row * each * n);
+        let mut factors = Aligned::<f16>::zeros(panels * blocks_of_row * n);
+        let both = numbers
+            .par_chunks_mut(blocks_of_row * each * n)
+            .zip(factors.par_chunks_mut(blocks_of_row * n));
         both.enumerate().try_for_each_init(
-            Vec::new,
-            |values: &mut Vec<f32>, (panel, (numbers, factors))| -> Result<(), Failed> {
+            Default::default,
+            |(values, blocks): &mut (Vec<f32>, Vec<u8>),
+             (panel, (numbers, factors))|
+             -> Result<(), Failed> {
                 let first = panel * n;
-                let rows = first..out.min(first + n);
-                values.resize(rows.len() * into, 0.0);
-                self.read(name, rows.start * into..rows.end * into, values)?;
-                for (o, row) in values.chunks_exact(into).enumerate() {
-                    for (b, block) in row.chunks_exact(BLOCK).enumerate() {
-                        let greatest = block.iter().fold(0f32, |most, v| most.max(v.abs()));
-                        let factor = f16::from_f32(greatest / 127.0);
-                        if !factor.is_finite() {
-                            return Err(Failed::Misfit(greatest));
-                        }
-                        factors[b * n + o] = factor;
-                        let factor = factor.to_f32();
-                        for (i, value) in block.iter().enumerate() {
-                            let number = if factor > 0.0 { value / factor } else { 0.0 };
-                            numbers[(b * BLOCK + i) * n + o] =
-                                number.round_ties_even().clamp(-127.0, 127.0) as i8;
+                let range = first * into..out.min(first + n) * into;
+                read_blocks(&*self.source, name, quant, range, values, blocks)
+                    .map_err(|error| Failed::Other(error.into()))?;
+                for (o, row) in blocks.chunks_exact(quant.bytes(into)).enumerate() {
+                    for (b, block) in row.chunks_exact(quant.size()).enumerate() {
+                        let (factor, bytes) = block.split_at(2);
+                        factors[b * n + o] = f16::from_le_bytes([factor[0], factor[1]]);
+                        for (i, byte) in bytes.iter().enumerate() {
+                            numbers[(b * each + i) * n + o] = *byte as i8;
                         }
                     }
                 }
                 Ok(())
             },
         )?;
-        let held = kernels::Held::blocks(kernels::Blocks { numbers, factors });
+        let blocks = kernels::Blocks { numbers, factors };
+        let held = match quant {
+            Quant::Q8_0 => kernels::Held::blocks(blocks),
+            Quant::Q4_0 => kernels::Held::nibbles(blocks),
+        };
         Ok(kernels::Weights::of_layout(held, out, into, [1, 1]))
     }
 

@@ -1,6 +1,8 @@
 //! How weights lie on a graphics device.
 
+use super::kernel::Scalar;
 use crate::graph::Shape;
+use crate::quant::Quant;
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads
 /// them.
@@ -11,7 +13,7 @@ pub enum Layout {
     /// Rows as in the file, in the file's precision.
     Rows,
     /// Weights `[out, in, taps..]` in panels of 64 outputs, `[out / 64][taps][in][64]`, in the
-    /// file's precision; missing outputs are zero.
+    /// file's precision; missing outputs are zero. Blocks lie as `kernels/shared/weights.wgsl` says.
     Panels,
     /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution
     /// that is its gradient: its outputs are the inputs for each of stride x stride phases,
@@ -35,6 +37,43 @@ impl Layout {
                 Layout::Panels
             }
             (layout, ..) => layout,
+        }
+    }
+}
+
+/// In which numbers a tensor is held on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Held {
+    /// As everything but weights is.
+    F32,
+    /// Two in every u32.
+    F16,
+    /// A matrix in [`Layout::Panels`], in blocks of fewer bits.
+    Blocks(Quant),
+}
+
+impl Held {
+    /// The nearest to this in which a weight of `shape` can be held in `layout`: matrices alone are
+    /// in blocks, and what lies as in the file for all kernels is f32.
+    pub fn suited(self, layout: Layout, shape: &Shape) -> Held {
+        match self {
+            _ if layout == Layout::Plain => Held::F32,
+            Held::Blocks(_) if layout != Layout::Panels || !Quant::suits(shape) => Held::F16,
+            held => held,
+        }
+    }
+
+    /// As kernels see it.
+    pub fn scalar(self) -> Scalar {
+        if self == Held::F32 { Scalar::F32 } else { Scalar::U32 }
+    }
+
+    /// Bytes of so many elements.
+    pub(super) fn bytes(self, elements: usize) -> usize {
+        match self {
+            Held::F32 => elements * 4,
+            Held::F16 => elements * 2,
+            Held::Blocks(quant) => quant.bytes(elements),
         }
     }
 }

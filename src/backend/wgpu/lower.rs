@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::buffer::Slice;
 use super::contract::check_step;
-use super::layout::Layout;
+use super::layout::{Held, Layout};
 pub use super::lowering::BufferView;
 use super::lowering::Lowering;
 use super::ops::{layout_of, lowering_of};
@@ -187,7 +187,7 @@ fn rounds(
             let root = plan.root(tensor);
             if matches!(graph.node(root).origin, Origin::Parameter { .. }) {
                 let layout = layout_of(&*step.operation, index).suited(graph.shape(root));
-                if locate(graph, plan, tensor, layout, storage)?.half {
+                if locate(graph, plan, tensor, layout, storage)?.held != Held::F32 {
                     return Ok(true);
                 }
                 some = true;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::buffer::Slice;
 use super::kernel::Scalar;
-use super::layout::{Layout, vector_width};
+use super::layout::{Held, Layout, vector_width};
 use super::record::{Command, Uniform};
 use super::template::{Params, Value};
 use super::traits::Traits;
@@ -38,10 +38,10 @@ pub(crate) trait Lower {
 pub struct BufferView {
     /// The bytes.
     pub slice: Slice,
-    /// F32 or U32 as seen by a kernel; packed halves are U32.
+    /// F32 or U32 as seen by a kernel; packed halves and blocks are U32.
     pub scalar: Scalar,
-    /// Two f16 in every u32.
-    pub half: bool,
+    /// In which numbers.
+    pub held: Held,
 }
 
 /// One step being lowered: its tensors, located, and the commands made so far.
@@ -104,7 +104,7 @@ impl Lowering<'_> {
     /// The scratch that [`Target::scratch`](crate::graph::Target::scratch) asked for.
     pub fn scratch(&self) -> BufferView {
         let slice = self.scratch.clone().unwrap_or_else(|| self.output().slice);
-        BufferView { slice, scalar: Scalar::F32, half: false }
+        BufferView { slice, scalar: Scalar::F32, held: Held::F32 }
     }
 
     /// Whether the output stands where the input of [`Operation::in_place`](crate::graph::Operation::in_place) stood, which it

@@ -37,11 +37,11 @@ pub use device::{Gpu, Options};
 pub use error::Error;
 pub use hosted::Host;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
-pub use layout::Layout;
+pub use layout::{Held, Layout};
 pub use lower::{BufferView, Storage, commands, preparation};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use measured::{MeasuredSizes, TUNED_VARIABLE, sizes_file};
-pub(crate) use packed::packed;
+pub(crate) use packed::{packed, packed_blocks};
 pub use record::{Command, Recording, Uniform};
 pub use spirv::{ordered, written};
 pub use template::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::buffer::{Buffer, Slice};
 use super::device::Gpu;
 use super::kernel::{Checks, Scalar};
-use super::layout::Layout;
+use super::layout::{Held, Layout};
 use super::lower::{BufferView, Storage, assignments, commands_of_steps, locate, preparation};
 use super::record::{Recording, dispatched};
 use super::staging::Staging;
@@ -47,7 +47,7 @@ impl Program {
             if let Origin::Input { name } = &node.origin {
                 let slice = Slice::whole(&gpu.buffer(name, plan.bytes(graph, tensor))?);
                 let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
-                inputs.insert(tensor, BufferView { slice, scalar, half: false });
+                inputs.insert(tensor, BufferView { slice, scalar, held: Held::F32 });
             }
         }
         let staging = Staging::new(weights);
@@ -55,7 +55,7 @@ impl Program {
             Storage::Arena(arena) => Ok(BufferView {
                 slice: Slice::whole(&arenas[arena]),
                 scalar: Scalar::F32,
-                half: false,
+                held: Held::F32,
             }),
             Storage::Input(tensor) => {
                 inputs.get(&tensor).cloned().ok_or_else(|| Error::unplaced(graph, tensor).into())

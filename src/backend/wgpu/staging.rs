@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use super::layout::Layout;
 use super::lowering::BufferView;
-use super::weights::{Reserved, Weights};
+use super::weights::{Piece, Reserved, Weights};
 use crate::backend::Result;
 use crate::graph::Shape;
 
@@ -71,13 +71,13 @@ impl<'a> Staging<'a> {
 
 fn upload(weights: &Weights, waiting: &[Reserved]) -> Result<()> {
     std::thread::scope(|scope| {
-        let (read, pieces) = mpsc::sync_channel::<Result<Vec<f32>>>(AHEAD);
-        let (give_back, spare) = mpsc::channel::<Vec<f32>>();
+        let (read, pieces) = mpsc::sync_channel::<Result<Piece>>(AHEAD);
+        let (give_back, spare) = mpsc::channel::<Piece>();
         scope.spawn(move || {
             for weight in waiting {
                 for range in weight.pieces() {
-                    let mut values = spare.try_recv().unwrap_or_default();
-                    let piece = weights.read(weight, range, &mut values).map(|()| values);
+                    let mut piece = spare.try_recv().unwrap_or_default();
+                    let piece = weights.read(weight, range, &mut piece).map(|()| piece);
                     let ends = piece.is_err();
                     // Nobody listens any more where an upload has failed.
                     if read.send(piece).is_err() || ends {
@@ -88,8 +88,8 @@ fn upload(weights: &Weights, waiting: &[Reserved]) -> Result<()> {
         });
         for weight in waiting {
             // The reader sends a piece for each that is asked for, or an error that ends both.
-            let mut next = || pieces.recv().unwrap_or_else(|_| Ok(Vec::new()));
-            weights.upload(weight, &mut next, &mut |values| drop(give_back.send(values)))?;
+            let mut next = || pieces.recv().unwrap_or_else(|_| Ok(Piece::default()));
+            weights.upload(weight, &mut next, &mut |piece| drop(give_back.send(piece)))?;
         }
         Ok(())
     })

@@ -206,7 +206,7 @@ impl Matrices {
         let y = gpu.buffer("test of cooperative matrices", (rows * outputs * 4) as u64)?;
         let mut params = self.params(blocks, into);
         params.extend(
-            ["window", "lora", "rows_per_batch", "operand_rows"]
+            ["window", "blocks", "lora", "rows_per_batch", "operand_rows"]
                 .map(|name| (name, Value::from(false))),
         );
         params

@@ -9,12 +9,13 @@ use rayon::prelude::*;
 
 use super::buffer::{Buffer, Slice};
 use super::device::Gpu;
-use super::kernel::Scalar;
-use super::layout::{Layout, PANEL};
+use super::layout::{Held, Layout, PANEL};
 use super::lowering::BufferView;
+use super::packed::fill_with_blocks;
 use super::transposed::Transposed;
+use crate::backend::quantised::{quant_of, read_blocks};
 use crate::backend::{Precision, Result};
-use crate::graph::{ParameterError, ParameterSource, Shape, StoredAs, expect};
+use crate::graph::{ParameterError, ParameterSource, Quant, Shape, expect};
 
 /// Weights on a device, shared by all programs that use them.
 pub(super) struct Weights {
@@ -30,6 +31,13 @@ const HALVES: usize = 1 << 16;
 /// Bytes converted and queued before the device is waited for, so that staging memory stays small.
 const PIECE: usize = 8 << 20;
 
+/// A part of a weight as it was read: numbers, or what becomes of them where they are held in blocks.
+#[derive(Default)]
+pub(super) struct Piece {
+    values: Vec<f32>,
+    blocks: Vec<u8>,
+}
+
 impl Weights {
     pub fn new(
         gpu: Arc<Gpu>,
@@ -39,14 +47,17 @@ impl Weights {
         Weights { gpu, source, precision, uploaded: Mutex::default() }
     }
 
-    fn is_half(&self, stored: StoredAs, layout: Layout) -> bool {
-        self.precision.is_half(stored) && layout != Layout::Plain
+    /// In which numbers the weight `name` is held.
+    fn held(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Held> {
+        let info = expect(&*self.source, name, shape)?;
+        let quant = quant_of(self.precision, &*self.source, name, shape);
+        let otherwise = if self.precision.is_half(info.stored) { Held::F16 } else { Held::F32 };
+        Ok(quant.map_or(otherwise, Held::Blocks).suited(layout, shape))
     }
 
     /// Bytes of the weight `name` in this layout.
     pub fn bytes(&self, name: &str, shape: &Shape, layout: Layout) -> Result<u64> {
-        let info = expect(&*self.source, name, shape)?;
-        Ok(weight_bytes(shape, layout, self.is_half(info.stored, layout)))
+        Ok(weight_bytes(shape, layout, self.held(name, shape, layout)?))
     }
 
     /// Gives up all that are not wanted.
@@ -65,34 +76,43 @@ impl Weights {
 
     /// A place on the device for the weight `name` of logical `shape`.
     pub fn reserve(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Reserved> {
-        let info = expect(&*self.source, name, shape)?;
-        let half = self.is_half(info.stored, layout);
-        let buffer = self.gpu.buffer(name, weight_bytes(shape, layout, half))?;
-        let scalar = if half { Scalar::U32 } else { Scalar::F32 };
-        let view = BufferView { slice: Slice::whole(&buffer), scalar, half };
+        let held = self.held(name, shape, layout)?;
+        let buffer = self.gpu.buffer(name, weight_bytes(shape, layout, held))?;
+        let view = BufferView { slice: Slice::whole(&buffer), scalar: held.scalar(), held };
         Ok(Reserved { name: name.into(), shape: shape.clone(), layout, view })
     }
 
     /// Reads the elements `range` of a weight.
-    pub fn read(&self, weight: &Reserved, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
-        into.resize(range.len(), 0.0);
-        Ok(self.source.read(&weight.name, range, into)?)
+    pub fn read(&self, weight: &Reserved, range: Range<usize>, into: &mut Piece) -> Result<()> {
+        let Piece { values, blocks } = into;
+        if let Held::Blocks(quant) = weight.view.held {
+            return Ok(read_blocks(&*self.source, &weight.name, quant, range, values, blocks)?);
+        }
+        values.resize(range.len(), 0.0);
+        Ok(self.source.read(&weight.name, range, values)?)
     }
 
     /// Uploads a weight whose pieces, those of [`Reserved::pieces`], `next` gives in their order.
     pub fn upload(
         &self,
         weight: &Reserved,
-        next: &mut dyn FnMut() -> Result<Vec<f32>>,
-        done: &mut dyn FnMut(Vec<f32>),
+        next: &mut dyn FnMut() -> Result<Piece>,
+        done: &mut dyn FnMut(Piece),
     ) -> Result<()> {
         let Reserved { name, shape, layout, view } = weight;
-        let mut upload = Upload::new(&self.gpu, &view.slice.buffer, name, view.half);
+        let half = view.held == Held::F16;
+        let mut upload = Upload::new(&self.gpu, &view.slice.buffer, name, half);
         let mut panels = Vec::new();
         for range in weight.pieces() {
-            let values = next()?;
+            let piece = next()?;
+            let values = &piece.values;
+            if let Held::Blocks(quant) = view.held {
+                upload.push_blocks(quant, shape[1], &piece.blocks)?;
+                done(piece);
+                continue;
+            }
             match *layout {
-                Layout::Plain | Layout::Rows => upload.push(&values)?,
+                Layout::Plain | Layout::Rows => upload.push(values)?,
                 Layout::Panels => {
                     let row = weight.row();
                     let (into, taps) = (shape[1], shape[2..].iter().product());
@@ -107,13 +127,13 @@ impl Weights {
                     let transposed = Transposed::of(shape, stride);
                     let row = weight.row().max(1);
                     let rows = range.start / row..range.end / row;
-                    transposed.rearrange(rows, &values, |at, run| {
-                        upload.offset = (at * if view.half { 2 } else { 4 }) as u64;
+                    transposed.rearrange(rows, values, |at, run| {
+                        upload.offset = view.held.bytes(at) as u64;
                         upload.push(run)
                     })?;
                 }
             }
-            done(values);
+            done(piece);
         }
         upload.finish()?;
         self.source.done_with(name);
@@ -214,15 +234,30 @@ impl<'a> Upload<'a> {
             } else {
                 self.bytes.extend_from_slice(bytemuck::cast_slice(piece));
             }
-            let padded = self.bytes.len().next_multiple_of(4);
-            self.bytes.resize(padded, 0);
-            self.gpu.write(self.buffer, self.offset, &self.bytes);
-            self.offset += self.bytes.len() as u64;
-            self.queued += self.bytes.len();
-            if self.queued >= PIECE {
-                self.gpu.flush()?;
-                self.queued = 0;
-            }
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// Blocks of whole panels' rows, the last one's maybe fewer.
+    fn push_blocks(&mut self, quant: Quant, into: usize, rows: &[u8]) -> Result<()> {
+        let panel = (PANEL * quant.bytes(into)).max(1);
+        self.bytes.clear();
+        self.bytes.resize(rows.len().next_multiple_of(panel), 0);
+        let pairs = self.bytes.par_chunks_mut(panel).zip(rows.par_chunks(panel));
+        pairs.for_each(|(panel, rows)| fill_with_blocks(quant, into, panel, rows));
+        self.send()
+    }
+
+    fn send(&mut self) -> Result<()> {
+        let padded = self.bytes.len().next_multiple_of(4);
+        self.bytes.resize(padded, 0);
+        self.gpu.write(self.buffer, self.offset, &self.bytes);
+        self.offset += self.bytes.len() as u64;
+        self.queued += self.bytes.len();
+        if self.queued >= PIECE {
+            self.gpu.flush()?;
+            self.queued = 0;
         }
         Ok(())
     }
@@ -232,12 +267,12 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// Device bytes of a weight of `shape`, in f16 if `half`.
-pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
+/// Device bytes of a weight of `shape`.
+pub fn weight_bytes(shape: &Shape, layout: Layout, held: Held) -> u64 {
     let elements = match layout {
         Layout::Plain | Layout::Rows => shape.elements(),
         Layout::Transposed { stride } => Transposed::of(shape, stride).elements(),
         Layout::Panels => shape[0].next_multiple_of(PANEL) * shape[1..].iter().product::<usize>(),
     };
-    (elements as u64 * if half { 2 } else { 4 }).next_multiple_of(16)
+    (held.bytes(elements) as u64).next_multiple_of(16)
 }

@@ -45,9 +45,12 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
-    /// Matrices in 8-bit blocks, on the processor
+    /// Matrices in 8-bit blocks
     #[arg(long, conflicts_with = "f32")]
     q8_0: bool,
+    /// Matrices in 4-bit blocks
+    #[arg(long, conflicts_with_all = ["f32", "q8_0"])]
+    q4_0: bool,
     #[command(flatten)]
     updates: updates::UpdateOptions,
     /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers
@@ -147,7 +150,11 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
     }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
-    let precision = if options.q8_0 { Precision::Q8 } else { Precision::AsStored };
+    let precision = match (options.q8_0, options.q4_0) {
+        (true, _) => Precision::Q8,
+        (_, true) => Precision::Q4,
+        _ => Precision::AsStored,
+    };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), precision);
     let plan = Plan::new(&graph, &outputs, gpu.target());
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());

@@ -109,7 +109,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size)]
     #[arg(help_heading = ASKED)]
     pub size: Option<(usize, usize)>,
-    /// Precision of weights on the device: as-stored, f16 or f32
+    /// Precision of weights on the device: as-stored, f16, f32, q8_0 or q4_0
     #[arg(long, value_name = "PRECISION", help_heading = ASKED)]
     pub precision: Option<Precision>,
 

@@ -165,7 +165,7 @@ pub struct Arguments {
         help_heading = STATISTICS
     )]
     pub seed: Option<u64>,
-    /// Precision of weights on the device: as-stored, f16 or f32
+    /// Precision of weights on the device: as-stored, f16, f32, q8_0 or q4_0
     #[arg(long, value_name = "PRECISION", help_heading = STATISTICS)]
     pub precision: Option<Precision>,
     /// Keep statistics in this folder, and use those that are there

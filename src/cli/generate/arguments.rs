@@ -137,8 +137,8 @@ pub struct Arguments {
     /// ships with the program. [default: tiny]
     #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
     pub model: Option<String>,
-    /// How weights are held on the device: as-stored, f16, f32, or q8_0 (8-bit blocks, on the
-    /// processor) [default: as-stored]
+    /// How weights are held on the device: as-stored, f16, f32, or matrices in blocks, the rest in
+    /// f16: q8_0 (8 bits) or q4_0 (4 bits) [default: as-stored]
     #[arg(long, value_name = "TYPE", help_heading = MODEL)]
     precision: Option<Precision>,
     /// How many of the text encoder's last layers to leave out [default: 0]

@@ -191,8 +191,8 @@ options! {
     /// Model: diffusers folder or safetensors file [default: tiny]
     #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
     model: String,
-    /// How the model's weights are held on the device: as-stored, f16 or f32; what is trained is f32
-    /// [default: as-stored]
+    /// How the model's weights are held on the device: as-stored, f16, f32, q8_0 or q4_0; what is
+    /// trained is f32 [default: as-stored]
     #[arg(long, value_name = "TYPE", help_heading = MODEL)]
     precision: Precision,
     /// How many of the text encoder's last layers to leave out [default: 0]

@@ -109,7 +109,7 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 
 # --- Model ------------------------------------------------------------------------------
 # clip_skip = 0
-# precision = "as-stored"   # of the model's weights: as-stored, f16, f32
+# precision = "as-stored"   # of the model's weights: as-stored, f16, f32, q8_0, q4_0
 
 # --- While it runs ----------------------------------------------------------------------
 # output = "{pictures}.safetensors"

@@ -261,7 +261,7 @@ def load(
 
     Without a name, the very small one that ships. `device` is `cpu`, a number or a part of a name
     of those in `mixofshow.devices()`; without it the best graphics card, else the processor.
-    `precision` is `as-stored`, `f16` or `f32`.
+    `precision` is `as-stored`, `f16`, `f32`, `q8_0` or `q4_0`.
     """
     return Model(_native.load(None if model is None else os.fspath(model), device, precision))
 

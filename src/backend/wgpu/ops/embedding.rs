@@ -1,7 +1,7 @@
 //! How [`embedding`](crate::graph::ops) runs on a graphics device.
 
 use super::filled::lower_filled;
-use crate::backend::wgpu::layout::Layout;
+use crate::backend::wgpu::layout::{Held, Layout};
 use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work, spread};
 use crate::backend::wgpu::{Params, Slice, Value};
 use crate::graph::ops::embedding::{Embedding, EmbeddingGradient};
@@ -19,7 +19,7 @@ struct Piece {
 /// A table of `rows` rows, in pieces where it is larger than a binding, at offsets that any device
 /// takes.
 fn pieces(lowering: &Lowering<'_>, table: &BufferView, rows: usize, channels: usize) -> Vec<Piece> {
-    let row_bytes = channels as u64 * if table.half { 2 } else { 4 };
+    let row_bytes = channels as u64 * if table.held == Held::F16 { 2 } else { 4 };
     let most = (lowering.traits.limits.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE
         * ROWS_OF_A_PIECE;
     let piece = if row_bytes * rows as u64 <= lowering.traits.limits.max_binding {
@@ -58,7 +58,7 @@ fn lower_rows(lowering: &mut Lowering<'_>, index: usize, [start, rows]: [usize; 
     for Piece { first, count, table: piece } in pieces(lowering, &table, rows, shape.channels()) {
         let work = Work {
             kernel: "embedding",
-            params: [("half", Value::from(table.half))].into(),
+            params: [("half", Value::from(table.held == Held::F16))].into(),
             uniforms: vec![
                 ("rows", shape.rows().into()),
                 ("channels", shape.channels().into()),

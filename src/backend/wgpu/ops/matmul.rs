@@ -2,10 +2,11 @@
 //! gathered.
 
 use super::{layout_of, vector_width};
-use crate::backend::wgpu::layout::PANEL;
+use crate::backend::wgpu::layout::{Held, PANEL};
 use crate::backend::wgpu::lowering::{Lowering, Work, spread};
 use crate::backend::wgpu::tuned::MatmulSizes;
 use crate::backend::wgpu::{Matrices, Params, Scalar, Schedule, Traits, Uniform, Value};
+use crate::quant::Quant;
 
 /// The window of a convolution over a feature map that already carries its padding.
 pub(super) struct Window {
@@ -27,14 +28,15 @@ pub(super) struct Geometry {
 pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
     let (x, w) = (lowering.input(0), lowering.input(1));
-    let half = w.half;
+    let held = w.held;
     let taps = geometry.taps.as_ref().map_or(1, |window| window.kernel[0] * window.kernel[1]);
     let panels = out.div_ceil(PANEL);
     let vector_out = vector_width(&[out]);
     let mut work = Work {
         kernel: "matmul",
         params: [
-            ("half", Value::from(half)),
+            ("half", Value::from(held == Held::F16)),
+            ("blocks", blocks(held)),
             ("vector_out", Value::from(vector_out)),
             ("window", Value::from(geometry.taps.is_some())),
         ]
@@ -52,7 +54,7 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         let layout = layout_of(&*lowering.step.operation, 1);
         let backwards = layout != layout.suited(lowering.input_shape(1));
         if let Schedule::Matrices(matrices) = lowering.traits.schedule
-            && half
+            && held != Held::F32
             && !backwards
             && !lowering.graph.is_precise()
         {
@@ -72,6 +74,15 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         ("vector_in", Value::from(if unroll == 1 { 1 } else { 4 })),
     ]);
     lower_rows(lowering, work, geometry, panels, rows);
+}
+
+/// How kernels know in which blocks a weight is held.
+fn blocks(held: Held) -> Value {
+    match held {
+        Held::Blocks(Quant::Q8_0) => Value::from("q8_0"),
+        Held::Blocks(Quant::Q4_0) => Value::from("q4_0"),
+        Held::F32 | Held::F16 => Value::from(false),
+    }
 }
 
 /// Dispatches a kernel that takes any `tile` rows of `columns` columns of tiles, gathered by the
@@ -113,9 +124,9 @@ fn lower_matrices(
     let sizes = lowering.traits.tuned.matmul_matrices;
     let blocks = matrices.blocks(&sizes, geometry.rows, out);
     work.kernel = "matmul_matrices";
-    work.params.retain(|name, _| *name == "window");
+    work.params.retain(|name, _| ["window", "blocks"].contains(name));
     work.params.extend(matrices.params(blocks, into));
-    for (_, at) in work.bindings.iter_mut().filter(|(_, at)| at.half) {
+    for (_, at) in work.bindings.iter_mut().filter(|(_, at)| at.held == Held::F16) {
         at.scalar = Scalar::F16;
     }
     let columns = out.div_ceil(blocks.extent());
