@@ -28,9 +28,21 @@ pub(super) struct Base<'a> {
 
 impl<'a> Base<'a> {
     pub fn open(checkpoint: &'a Checkpoint, watch: &mut Watch) -> Result<Base<'a>> {
+        let model = Model::open(checkpoint)?;
+        let unet = &model.unet.config;
+        if unet.in_channels != unet.out_channels {
+            return Err(model
+                .unet
+                .unsupported(format!(
+                    "a UNet from {} to {} channels (an inpainting or editing model): concepts are \
+                        fused into models that read latents alone",
+                    unet.in_channels, unet.out_channels
+                ))
+                .into());
+        }
         Ok(Base {
             hash: checkpoint.base_hash_watched(base_hash_cache().as_deref(), watch)?,
-            model: Model::open(checkpoint)?,
+            model,
             checkpoint,
         })
     }

@@ -142,6 +142,7 @@ impl Sampler {
         let mut noise = Noise::new(RngKind::Torch, seed, batch, [height, width, channels]);
         let latents: Vec<f32> = noise.draw().iter().map(|v| v * self.plan.initial_scale).collect();
         let run = SamplingRun {
+            beside: None,
             plan: &self.plan,
             latents: &latents,
             kept: None,

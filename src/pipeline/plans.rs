@@ -225,6 +225,12 @@ impl Pipeline {
                 self.gpu.name()
             ));
         }
+        let inpaints = self.unet.config.inpaints();
+        if inpaints && request.mask.is_none() {
+            let all = "this model is made for inpainting: without a mask all of the picture is \
+                painted";
+            checked.warnings.push(all.into());
+        }
         let limited = limited_guidance(request, &checked.plan);
         if limited.is_some() && !guided {
             checked.warnings.push(
@@ -248,7 +254,7 @@ impl Pipeline {
             guidance: guided.then_some(request.guidance),
             // The host keeps its own.
             slots: if on_host { 1 } else { used_slots(&checked.plan).len() },
-            masked: request.mask.is_some(),
+            masked: request.mask.is_some() && !inpaints,
             on_host,
             shown: request.preview.is_some() && !on_host,
             depth: if request.cache > 1 { Depth::Keeping } else { Depth::Whole },
@@ -260,9 +266,7 @@ impl Pipeline {
             .then(|| denoiser::plan_step(&self.unet, &shallow_of(&shape)))
             .transpose()?;
         let (control_weights, control_bytes) = steering.plan(&shape)?;
-        let encoder = checked
-            .image
-            .is_some()
+        let encoder = (checked.image.is_some() || inpaints)
             .then(|| Encoder::plan(&self.gpu, &self.vae, checked.size, request.tile))
             .transpose()?;
         let decoder = self.decoder_within(checked.size, request)?;
