@@ -195,7 +195,7 @@ impl Pipeline {
             // What an earlier picture left.
             self.sampling = None;
             self.give_up_vae();
-            self.unet.weights.retain(|_| false);
+            self.unet.weights.rest();
         }
         let encoded = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
         if savings.text {
@@ -233,8 +233,9 @@ impl Pipeline {
             let start = self.start(request, &checked, &encodings, &mut noise, first)?;
             let (sampling, controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
-                let sampling =
-                    self.sampling(shape, &plan.shape, &plan.step, plan.shallow.as_ref())?;
+                let within = savings.streamed.map(|streamed| streamed.within);
+                let step = (&plan.shape, &plan.step, within);
+                let sampling = self.sampling(shape, step, plan.shallow.as_ref())?;
                 let told = encoded.first().map(|encoded| encoded.told.clone());
                 let told = told.unwrap_or_else(|| Told::encodings(Vec::new()));
                 sampling.set_prompt(&self.unet, &plan.keys_values, &told, &plan.rows)?;
@@ -277,7 +278,7 @@ impl Pipeline {
             // Sampling and decoding, each of its own size, need not fit beside each other.
             self.sampling = Some(sampling).filter(|_| !tight);
             if savings.turns {
-                self.unet.weights.retain(|_| false);
+                self.unet.weights.rest();
             }
             let each = sampled.values().len() / pictures.max(1);
             let Some(take) = &mut take else {
@@ -452,12 +453,12 @@ impl Pipeline {
         Array::f32([batch, height, width, channels + 1], values)
     }
 
-    /// The program for `shape`: the last one if it is of that shape.
+    /// The program for `shape`: the last one if it is of that shape. A step is planned for its own
+    /// shape and number of bytes for weights.
     fn sampling(
         &mut self,
         shape: StepShape,
-        planned: &StepShape,
-        step: &PlannedGraph<StepInputs>,
+        (planned, step, within): (&StepShape, &PlannedGraph<StepInputs>, Option<u64>),
         shallow: Option<&PlannedGraph<StepInputs>>,
     ) -> Result<Sampling> {
         match self.sampling.take() {
@@ -467,12 +468,13 @@ impl Pipeline {
         }
         // The last pictures of a batch may be fewer.
         let same = *planned == shape;
-        let program = |step, shape: StepShape| match same {
-            true => self.unet.program(step),
-            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?),
+        let program = |step, shape: StepShape, within| match same {
+            true => self.unet.program_within(step, within),
+            false => self.unet.program_within(&denoiser::plan_step(&self.unet, &shape)?, within),
         };
-        let shallow = shallow.map(|planned| program(planned, shallow_of(&shape))).transpose()?;
-        Ok(Sampling { program: program(step, shape.clone())?, shallow, shape })
+        let shallow =
+            shallow.map(|planned| program(planned, shallow_of(&shape), None)).transpose()?;
+        Ok(Sampling { program: program(step, shape.clone(), within)?, shallow, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.

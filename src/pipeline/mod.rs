@@ -53,7 +53,7 @@ pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
 pub use plans::{PlannedShape, PreparedRequest};
 pub use preview::Preview;
-pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
+pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request, StreamingCost};
 pub use upscaler::{Hires, Upscaler};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.

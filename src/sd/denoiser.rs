@@ -451,6 +451,8 @@ pub(crate) struct ContextInputs {
 pub(crate) struct KeysValues {
     planned: PlannedGraph<ContextInputs>,
     updates: Updates,
+    /// Bytes of the device that the weights have; none: as many as they are.
+    pub within: Option<u64>,
 }
 
 impl KeysValues {
@@ -473,7 +475,7 @@ impl KeysValues {
             let outputs = pairs.into_iter().flat_map(|(k, v)| [k, v]).collect();
             Ok((ContextInputs { contexts, updates }, outputs))
         })?;
-        Ok(KeysValues { planned, updates: updates.clone() })
+        Ok(KeysValues { planned, updates: updates.clone(), within: None })
     }
 
     pub fn graph(&self) -> &Graph {
@@ -487,6 +489,11 @@ impl KeysValues {
 
     pub fn weight_bytes<C>(&self, network: &LoadedNetwork<C>) -> Result<u64> {
         network.weight_bytes(&self.planned)
+    }
+
+    /// The fewest bytes of the device that the weights can do with.
+    pub fn least_bytes<C>(&self, network: &LoadedNetwork<C>) -> Result<u64> {
+        Ok(network.held(&self.planned, 0)?.map_or_else(|few| few.least, |held| held.bytes()))
     }
 
     /// Encodings that it is planned for.
@@ -503,7 +510,7 @@ impl KeysValues {
         rows: &[Mask],
         programs: &[(&Program, &PromptInputs)],
     ) -> Result<()> {
-        let made = network.program(&self.planned)?;
+        let made = network.program_within(&self.planned, self.within)?;
         for (input, context) in made.inputs.contexts.iter().zip(contexts.iter().cycle()) {
             made.write(*input, context)?;
         }

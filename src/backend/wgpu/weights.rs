@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Buffer, Slice};
 use super::device::Gpu;
+use super::host::HostWeights;
 use super::kernel::Scalar;
 use super::layout::{Layout, PANEL};
 use super::lowering::BufferView;
@@ -22,6 +23,8 @@ pub(super) struct Weights {
     source: Arc<dyn ParameterSource + Send>,
     precision: Precision,
     uploaded: Mutex<HashMap<(String, Layout), BufferView>>,
+    /// What comes and goes.
+    pub host: HostWeights,
 }
 
 /// Numbers that a core rounds to f16 at a time.
@@ -36,7 +39,7 @@ impl Weights {
         source: Arc<dyn ParameterSource + Send>,
         precision: Precision,
     ) -> Weights {
-        Weights { gpu, source, precision, uploaded: Mutex::default() }
+        Weights { gpu, source, precision, uploaded: Mutex::default(), host: HostWeights::default() }
     }
 
     fn is_half(&self, stored: StoredAs, layout: Layout) -> bool {
@@ -47,6 +50,11 @@ impl Weights {
     pub fn bytes(&self, name: &str, shape: &Shape, layout: Layout) -> Result<u64> {
         let info = expect(&*self.source, name, shape)?;
         Ok(weight_bytes(shape, layout, self.is_half(info.stored, layout)))
+    }
+
+    /// Gives up one.
+    pub fn forget(&self, key: &(String, Layout)) {
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Gives up all that are not wanted.
