@@ -89,7 +89,8 @@ pub struct Request {
     /// in place of the seeds'.
     pub latents: Option<Array>,
     /// Bytes of the device's memory to stay within: weights are given up while they are not at
-    /// work, pictures are decoded in tiles and sampled in smaller batches as far as that takes.
+    /// work, pictures are decoded in tiles and sampled in smaller batches, and weights of the UNet
+    /// come anew with each call of it, as far as that takes.
     pub memory: Option<u64>,
     /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The
     /// picture is the same.

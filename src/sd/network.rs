@@ -20,6 +20,8 @@ pub(crate) struct LoadedNetwork<C> {
     pub weights: Weights,
     /// What `weights` reads: the model, and the updates in use.
     pub overlay: Arc<Overlay>,
+    /// Bytes of the device that a program may take, its weights among them; none: what it needs.
+    pub budget: Option<u64>,
     path: PathBuf,
 }
 
@@ -54,7 +56,13 @@ impl<C> LoadedNetwork<C> {
         // takes f32.
         let overlay = Arc::new(overlay.with_sums_in_f32(!gpu.rounds_to_f16()));
         let weights = Weights::new(gpu, overlay.clone(), precision);
-        LoadedNetwork { config, weights, overlay, path: component.path().to_path_buf() }
+        LoadedNetwork {
+            config,
+            weights,
+            overlay,
+            budget: None,
+            path: component.path().to_path_buf(),
+        }
     }
 
     /// Adds these updates to the weights, instead of those that were added before. Returns whether
@@ -90,7 +98,7 @@ impl<C> LoadedNetwork<C> {
 
     /// Uploads what is missing of the weights, and compiles.
     pub fn program<I: Clone>(&self, planned: &PlannedGraph<I>) -> Result<Ready<I>> {
-        self.program_within(planned, None)
+        self.program_within(planned, self.budget.map(|all| all.saturating_sub(planned.bytes())))
     }
 
     /// [`LoadedNetwork::program`] with weights in no more than so many bytes of the device.

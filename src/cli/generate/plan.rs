@@ -168,8 +168,12 @@ fn told(cost: &StreamingCost) -> [String; 2] {
     let all = units::bytes(cost.each * cost.calls as u64);
     let time = match cost.seconds {
         Some(seconds) => format!(
-            "{} at the rate of a sample, less what is hidden behind computing",
-            units::duration(std::time::Duration::from_secs_f64(seconds))
+            "{} at the rate of a sample{}",
+            units::duration(std::time::Duration::from_secs_f64(seconds)),
+            match cost.host {
+                0 => "",
+                _ => ", less what is hidden behind computing",
+            }
         ),
         None => "no time that could be measured".to_string(),
     };
