@@ -568,3 +568,32 @@ fn a_second_pass_goes_on_from_the_first() {
     let error = pipeline().prepare(&Request { hires: Some(too_large), ..request }).err().unwrap();
     assert!(error.to_string().contains("hires is 17"), "{error}");
 }
+
+/// Within budgets in which the UNet's weights do not fit: pictures are the same, byte for byte, and
+/// no more memory is taken.
+#[test]
+fn weights_that_come_and_go_make_the_same_pictures() {
+    let request = |memory| Request { batch: 2, memory, cache: 2, ..short("a tree", 5) };
+    let (_, mut pipeline) = open();
+    let whole = request(None);
+    let planned = pipeline.prepare(&whole).unwrap().memory();
+    let expected = pipeline.generate(&whole, &mut unwatched).unwrap();
+    let needed = planned.sampling + planned.unet;
+    for part in [2, 3, 5] {
+        let budget = needed - planned.unet * part / 10;
+        let (device, mut pipeline) = open();
+        let tight = request(Some(budget));
+        let prepared = pipeline.prepare(&tight).unwrap_or_else(|e| panic!("{e}"));
+        let held = prepared.memory().streaming.expect("weights that come and go");
+        assert!(held.streamed > 0 && held.blocks > 1, "{held:?}");
+        let cost = pipeline.streaming(&prepared).unwrap().unwrap();
+        assert!(cost.each == held.streamed && cost.seconds.is_some_and(|s| s > 0.0), "{cost:?}");
+        drop(pipeline.prepare(&tight).unwrap());
+        let made = pipeline.generate(&tight, &mut unwatched).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(made.latents, expected.latents, "{part} tenths less");
+        assert_eq!(made.pictures, expected.pictures);
+        let peak = device.memory()[1];
+        // Uniforms are no part of plans.
+        assert!(peak <= budget.max(16 << 20) + (1 << 20), "{peak} of {budget}, {held:?}");
+    }
+}

@@ -75,6 +75,14 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
+    /// Weights that cannot be held in so few bytes, whatever comes and goes.
+    #[error("{} MiB for weights are too few: {} MiB would do", within >> 20, least.div_ceil(1 << 20))]
+    TooFewBytes {
+        /// What was given.
+        within: u64,
+        /// What would do.
+        least: u64,
+    },
     /// A copy between programs of two devices.
     #[error("a copy from a program of one device to that of another")]
     OtherDevice,

@@ -18,6 +18,8 @@ mod program;
 mod quantised;
 pub mod reference;
 mod replaced;
+#[cfg(any(feature = "cpu", feature = "wgpu"))]
+mod streaming;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
@@ -105,12 +107,86 @@ pub trait WeightStore: Send + Sync {
     /// Gives up every weight whose name is not `wanted`; programs that use it keep theirs.
     fn retain(&self, wanted: &dyn Fn(&str) -> bool);
 
+    /// How the weights of `plan` are held in no more than `within` bytes of the device: those that
+    /// do not fit are brought anew in each run, block by block. By default, all of them stay.
+    ///
+    /// # Errors
+    /// Weights that are missing or of another shape.
+    fn held(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        within: u64,
+    ) -> Result<std::result::Result<Held, TooLittle>> {
+        let stays = self.planned_bytes(graph, plan)?;
+        let held = Held { stays, blocks: 1, ..Held::default() };
+        Ok(if stays <= within { Ok(held) } else { Err(TooLittle { least: stays }) })
+    }
+
+    /// [`WeightStore::compile`] with weights held as [`WeightStore::held`] says. What comes of a
+    /// run is the same, bit for bit.
+    ///
+    /// # Errors
+    /// As of [`WeightStore::compile`]; a budget that is too small.
+    fn compile_within(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        _within: u64,
+    ) -> Result<Box<dyn Executable>> {
+        self.compile(graph, plan)
+    }
+
+    /// Bytes that can be brought to the device in a second, measured with weights of `plan`; none
+    /// where nothing ever comes and goes.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    fn rate(&self, _graph: &Graph, _plan: &Plan) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
+    /// Gives up all weights on the device, but not what the host keeps so that they come back
+    /// quicker; programs keep theirs.
+    fn rest(&self) {
+        self.retain(&|_| false);
+    }
+
     /// Makes a plan ready to run, with the weights that it needs.
     ///
     /// # Errors
     /// Operations that the back end cannot run as planned; weights that are missing; memory that is
     /// exhausted.
     fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>>;
+}
+
+/// How the weights of a program are held where not all of them stay: in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Of the weights that stay on the device.
+    pub stays: u64,
+    /// Of the places for those that come and go.
+    pub places: u64,
+    /// Of what is brought to the device in each run.
+    pub streamed: u64,
+    /// Blocks in which a run goes.
+    pub blocks: usize,
+    /// Of main memory that a program takes for what comes and goes.
+    pub host: u64,
+}
+
+impl Held {
+    /// Of the device, for weights.
+    pub fn bytes(&self) -> u64 {
+        self.stays + self.places
+    }
+}
+
+/// A budget that is too small for weights, and the least that would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLittle {
+    /// In bytes.
+    pub least: u64,
 }
 
 /// A compiled plan.

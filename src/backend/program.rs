@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Cost, Device, Executable, Look, Precision, Result, Timed, View, WeightStore};
+use super::{
+    Cost, Device, Executable, Held, Look, Precision, Result, Timed, TooLittle, View, WeightStore,
+};
 use crate::graph::{
     self, Array, Data, Element, Graph, Origin, ParameterSource, Plan, Shape, Tensor,
 };
@@ -49,6 +51,34 @@ impl Weights {
     /// Weights that are missing or of another shape.
     pub fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
         self.store.planned_bytes(graph, plan)
+    }
+
+    /// How the weights of `plan` are held in no more than `within` bytes of the device, with some
+    /// of them brought anew in each run where that is too little for all; or the least that would
+    /// do.
+    ///
+    /// # Errors
+    /// Weights that are missing or of another shape.
+    pub fn held(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        within: u64,
+    ) -> Result<std::result::Result<Held, TooLittle>> {
+        self.store.held(graph, plan, within)
+    }
+
+    /// Bytes a second that can be brought to the device, measured with weights of `plan`.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn rate(&self, graph: &Graph, plan: &Plan) -> Result<Option<f64>> {
+        self.store.rate(graph, plan)
+    }
+
+    /// Gives up the device's copies of all weights; what the host keeps of them stays.
+    pub fn rest(&self) {
+        self.store.rest();
     }
 
     /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it
@@ -128,7 +158,24 @@ impl Program {
     /// Weights that are missing or of another shape, operations that the device cannot run, memory
     /// that is exhausted.
     pub fn from_plan(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
-        let compiled = weights.store.compile(graph, plan)?;
+        Program::of(weights, graph, plan, weights.store.compile(graph, plan)?)
+    }
+
+    /// [`Program::from_plan`] with weights in no more than `within` bytes of the device, held as
+    /// [`Weights::held`] says. Its results are the same, bit for bit.
+    ///
+    /// # Errors
+    /// As those of [`Program::from_plan`]; a budget that is too small.
+    pub fn within(weights: &Weights, graph: &Graph, plan: &Plan, within: u64) -> Result<Program> {
+        Program::of(weights, graph, plan, weights.store.compile_within(graph, plan, within)?)
+    }
+
+    fn of(
+        weights: &Weights,
+        graph: &Graph,
+        plan: &Plan,
+        compiled: Box<dyn Executable>,
+    ) -> Result<Program> {
         let (mut inputs, mut names) = (HashMap::new(), HashMap::new());
         for tensor in graph.tensors() {
             let node = graph.node(tensor);

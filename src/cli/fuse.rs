@@ -1,5 +1,6 @@
 //! `mos fuse`
 mod arguments;
+mod plan;
 mod sheet;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,14 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         progress.aside(|| arguments.settings(factor(&checkpoint), previous.as_ref(), terminal))?;
     let gpu = global.open()?;
     progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
+    if arguments.plan {
+        let planned = fusion::plan(&gpu, &checkpoint, concepts, &settings, &mut |at| {
+            progress.show(at.stage, at.done, at.of);
+            interrupt::asked()
+        })?;
+        progress.finish();
+        return plan::print(&gpu, &model, &settings, &planned, arguments.json, terminal);
+    }
     let entries = if arguments.sheet { concepts.clone() } else { Vec::new() };
     let order = Order {
         concepts,
@@ -151,6 +160,7 @@ fn output(arguments: &Arguments) -> Result<Option<PathBuf>> {
     }
     match arguments.output.as_ref().or(arguments.to.as_ref()) {
         Some(path) => Ok(Some(path.clone())),
+        None if arguments.plan => Ok(None),
         None => Err(Failure::Usage("--output says where the fused model is to go".into())),
     }
 }
@@ -303,6 +313,7 @@ impl Arguments {
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.precision = self.precision.unwrap_or(settings.precision);
         settings.rename |= self.rename;
+        settings.memory = self.memory;
         if let Some(fit) = self.fit {
             settings.whole_prompts = fit == Fit::Prompts;
         }

@@ -13,7 +13,9 @@ use serde::Serialize;
 
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, interrupt, units};
+use super::{Failure, Global, Result, files, interrupt, units, values};
+
+mod plan;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,6 +66,13 @@ pub struct Arguments {
     /// picture.
     #[arg(long, conflicts_with = "resume")]
     check: bool,
+    /// Stay within this much of the device's memory, such as 8G: activations are computed again,
+    /// batches taken in parts and weights brought anew in each step, as far as that takes
+    #[arg(long, value_name = "BYTES", value_parser = values::memory)]
+    memory: Option<u64>,
+    /// Print what the run would take of memory, and do nothing
+    #[arg(long, conflicts_with_all = ["check", "resume"])]
+    plan: bool,
     /// Print a report as JSON instead of the concept's name
     #[arg(long)]
     json: bool,
@@ -75,7 +84,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if let Some(kind) = arguments.template {
         let alone = arguments.config.is_none()
             && arguments.options == Options::default()
-            && !(arguments.resume || arguments.restart || arguments.check || arguments.json);
+            && !(arguments.resume || arguments.restart || arguments.check || arguments.json)
+            && !arguments.plan
+            && arguments.memory.is_none();
         if !alone {
             return Err(Failure::Usage(
                 "--template prints a settings file and takes no other options: write them into \
@@ -90,7 +101,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         None => Default::default(),
     };
     notes.iter().for_each(|note| terminal.warning(note));
-    let settings = Settings::new(arguments.options.clone().or(from_file))?;
+    let mut settings = Settings::new(arguments.options.clone().or(from_file))?;
+    settings.memory = arguments.memory;
     files::check_run(&settings, arguments.config.as_deref())?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
@@ -133,6 +145,13 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         ));
     }
     let gpu = global.open()?;
+    if arguments.plan {
+        let planned = training::plan(&gpu, &checkpoint, &settings, &mut |remark| {
+            progress.aside(|| terminal.warning(remark));
+        })?;
+        progress.finish();
+        return plan::print(&gpu, &settings, &planned, arguments.json, terminal);
+    }
     let begin = match (arguments.resume, arguments.restart) {
         (true, _) => Begin::Resume,
         (_, true) => Begin::Again,

@@ -16,7 +16,7 @@ use crate::sd::updates::Updates;
 use crate::sd::{Model, Overlay, Part, TextEncoder};
 use crate::text::Tokenizer;
 
-use super::Result;
+use super::{Error, Result};
 use crate::watch::Watch;
 
 /// A checkpoint, read as far as fusion needs it.
@@ -28,9 +28,21 @@ pub(super) struct Base<'a> {
 
 impl<'a> Base<'a> {
     pub fn open(checkpoint: &'a Checkpoint, watch: &mut Watch) -> Result<Base<'a>> {
+        let model = Model::open(checkpoint)?;
+        let unet = &model.unet.config;
+        if unet.in_channels != unet.out_channels {
+            return Err(model
+                .unet
+                .unsupported(format!(
+                    "a UNet from {} to {} channels (an inpainting or editing model): concepts are \
+                        fused into models that read latents alone",
+                    unet.in_channels, unet.out_channels
+                ))
+                .into());
+        }
         Ok(Base {
             hash: checkpoint.base_hash_watched(base_hash_cache().as_deref(), watch)?,
-            model: Model::open(checkpoint)?,
+            model,
             checkpoint,
         })
     }
@@ -111,13 +123,14 @@ impl FusedWeights {
     ) -> (LoadedNetwork<C>, Updates) {
         let overlay = self.over(&part.component);
         let config = part.config.clone();
-        let network = LoadedNetwork::from_overlay(
+        let mut network = LoadedNetwork::from_overlay(
             runner.gpu,
             &part.component,
             overlay,
             config,
             runner.precision,
         );
+        network.budget = runner.room();
         let updates = Updates::everywhere(set);
         updates.install(&network);
         (network, updates)
@@ -129,13 +142,36 @@ pub(super) struct Runner<'a> {
     pub gpu: &'a Device,
     pub base: &'a Base<'a>,
     pub precision: Precision,
+    /// Bytes of the device to stay within.
+    pub memory: Option<u64>,
     pub text: FusedWeights,
     /// Of a second text encoder.
     pub text_2: FusedWeights,
     pub unet: FusedWeights,
 }
 
+/// Devices round what they are asked for, and recordings have some kilobytes of their own.
+const ROUNDING: u64 = 4 << 20;
+
 impl Runner<'_> {
+    /// What of the budget programs may have.
+    pub fn room(&self) -> Option<u64> {
+        self.memory.map(|memory| memory.saturating_sub(ROUNDING))
+    }
+
+    /// The error of a budget that is too small, with what would do.
+    pub fn too_little(&self, what: &str, least: u64) -> Error {
+        Error::option(
+            "memory",
+            format!(
+                "{} MiB: expected {} MiB at least, for {what}; smaller pictures, or weights of \
+                    fewer bits, take less",
+                self.memory.unwrap_or(0) >> 20,
+                (least + ROUNDING).div_ceil(1 << 20)
+            ),
+        )
+    }
+
     /// What earlier stages changed in a network.
     pub fn fused(&self, network: Network) -> &FusedWeights {
         match network {

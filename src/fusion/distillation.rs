@@ -223,26 +223,11 @@ impl<'a> Student<'a> {
         places: &Places,
         earlier: &str,
     ) -> Result<Student<'a>> {
-        let base = runner.base;
         let concepts = teachers.iter().filter(|teacher| teacher.subject.updates.is_some()).count();
-        // As many as the concepts' own updates usually have together, and some.
-        let rank = (4 * (concepts + 1)).clamp(8, 64);
-        let sites = stages_layers.iter().flat_map(|layout| &layout.sites);
-        let layers: Vec<TrainedLayer> = sites
-            .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))
-            .map(|(into, layer)| TrainedLayer {
-                network: Network::UNet,
-                name: layer.name.clone(),
-                rank,
-                into,
-                out: layer.out,
-            })
-            .collect();
         let [height, width, _] =
             teachers.first().map(|teacher| teacher.predicted.shape).unwrap_or_default();
-        let wanted = settings.batch.max(1);
-        let most = (PIXELS / (height * width).max(1)).clamp(1, wanted);
-        let batch = (1..=most).rev().find(|batch| wanted.is_multiple_of(*batch)).unwrap_or(1);
+        let Lessons { step, layers, rank, batch, tokens } =
+            lessons(runner, settings, concepts, stages_layers, [height, width])?;
         let mut encodings = Vec::new();
         for (number, teacher) in teachers.iter().enumerate() {
             encodings.push(Encodings::write(
@@ -250,24 +235,6 @@ impl<'a> Student<'a> {
                 runner,
                 &teacher.subject,
             )?);
-        }
-        let tokens = base.tokenizer().max_length();
-        let parameters = Arc::new(runner.unet.over(&base.model.unet.component));
-        let models = Models { parameters, ..Models::of(&base.model)? };
-        let mut config = StepConfig {
-            unet_rank: rank,
-            batch,
-            size: [height, width],
-            tokens,
-            adamw: AdamW { betas: [0.9, 0.99], weight_decay: 0.0, ..AdamW::default() },
-            accumulate: wanted / batch,
-            precision: runner.precision,
-            ..StepConfig::default()
-        };
-        let mut step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
-        if step.planned_bytes()?.activations > MOST_KEPT {
-            config.checkpointing = true;
-            step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
         }
         let mut sha = Sha256::new();
         sha.update(earlier);
@@ -533,4 +500,79 @@ fn rate(most: f32, done: usize, of: usize) -> f32 {
     let rise = ((done + 1) as f64 / WARM_UP.min(of) as f64).min(1.0);
     let fall = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done as f64 / of as f64));
     (f64::from(most) * rise * fall) as f32
+}
+
+/// A step that learns predictions.
+pub(super) struct Lessons {
+    pub step: TrainingStep,
+    layers: Vec<TrainedLayer>,
+    rank: usize,
+    /// Predictions in one pass.
+    batch: usize,
+    tokens: usize,
+}
+
+/// Plans the step for so many concepts and latents of `size`, within the runner's budget.
+pub(super) fn lessons(
+    runner: &Runner,
+    settings: Distillation,
+    concepts: usize,
+    stages_layers: &[&StageLayers],
+    [height, width]: [usize; 2],
+) -> Result<Lessons> {
+    let base = runner.base;
+    // As many as the concepts' own updates usually have together, and some.
+    let rank = (4 * (concepts + 1)).clamp(8, 64);
+    let sites = stages_layers.iter().flat_map(|layout| &layout.sites);
+    let layers: Vec<TrainedLayer> = sites
+        .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))
+        .map(|(into, layer)| TrainedLayer {
+            network: Network::UNet,
+            name: layer.name.clone(),
+            rank,
+            into,
+            out: layer.out,
+        })
+        .collect();
+    let wanted = settings.batch.max(1);
+    let most = (PIXELS / (height * width).max(1)).clamp(1, wanted);
+    let tokens = base.tokenizer().max_length();
+    let parameters = Arc::new(runner.unet.over(&base.model.unet.component));
+    let models = Models { parameters, ..Models::of(&base.model)? };
+    let mut least = u64::MAX;
+    let batches: Vec<usize> =
+        (1..=most).rev().filter(|batch| wanted.is_multiple_of(*batch)).collect();
+    // Smaller passes first, then weights that come and go.
+    let tried = batches.iter().map(|&batch| (batch, false)).chain([(1, true)]);
+    for (batch, streams) in tried {
+        let mut config = StepConfig {
+            unet_rank: rank,
+            batch,
+            size: [height, width],
+            tokens,
+            adamw: AdamW { betas: [0.9, 0.99], weight_decay: 0.0, ..AdamW::default() },
+            accumulate: wanted / batch,
+            precision: runner.precision,
+            ..StepConfig::default()
+        };
+        let mut step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
+        let bytes = step.planned_bytes()?;
+        let exceeds = runner.room().is_some_and(|room| bytes.total() > room);
+        if bytes.activations > MOST_KEPT || exceeds {
+            config.checkpointing = true;
+            step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
+        }
+        if let (Some(room), true) = (runner.room(), streams) {
+            step.keep_within(room)?;
+        }
+        let total = step.planned_bytes()?.total();
+        if runner.room().is_none_or(|room| total <= room) {
+            return Ok(Lessons { step, layers, rank, batch, tokens });
+        }
+        if streams {
+            step.keep_within(0)?;
+        }
+        least = least.min(step.planned_bytes()?.total());
+    }
+    Err(runner.too_little("distillation, which --distillation 0 leaves out", least))
 }

@@ -15,6 +15,7 @@ use super::collect::RecordedSubject;
 use super::distillation::{self, Student, Teacher};
 use super::groups::{Stage, StageLayers};
 use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
+use super::planning;
 use super::predictions::{Predicted, Predictions};
 use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
@@ -118,10 +119,15 @@ pub fn fuse(
         gpu,
         base: &base,
         precision: settings.precision,
+        memory: settings.memory,
         text: FusedWeights::default(),
         text_2: FusedWeights::default(),
         unet: FusedWeights::default(),
     };
+    if settings.memory.is_some() {
+        // What cannot be kept is told before the work.
+        planning::planned(&runner, &members, &stages_layers, settings)?;
+    }
     let mut fusion = Fusion {
         runner,
         members: &members,

@@ -13,6 +13,7 @@ mod groups;
 mod list;
 mod members;
 mod page;
+mod planning;
 mod predictions;
 mod previous;
 mod replace;
@@ -30,6 +31,7 @@ pub use groups::Stage;
 pub use list::ListedConcept;
 pub use members::ConceptToFuse;
 pub use page::html;
+pub use planning::{PlannedFusion, plan};
 pub use previous::Previous;
 pub use replace::check_output;
 pub use report::{

@@ -44,6 +44,9 @@ pub struct Settings {
     pub distillation: Distillation,
     /// A word that two concepts have gets a number instead of being refused.
     pub rename: bool,
+    /// Bytes of the device's memory to stay within: no part of the fusion, but of where it is done.
+    #[serde(skip)]
+    pub memory: Option<u64>,
 }
 
 const PROMPTS: [&str; 4] =
@@ -83,6 +86,7 @@ impl Default for Settings {
             precision: Precision::default(),
             distillation: Distillation::default(),
             rename: false,
+            memory: None,
         }
     }
 }

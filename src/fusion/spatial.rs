@@ -1,5 +1,6 @@
 //! Sampling with a concept's updates, while kernels add up what the layers read.
 
+use crate::backend::{Held, TooLittle};
 use crate::concept::AppliedSet;
 use crate::graph::{self, Array, Graph, Origin, Tensor};
 use crate::models::config::UNetConfig;
@@ -36,6 +37,8 @@ pub(super) struct Sampler {
     /// large to be bound.
     sites: Vec<Place>,
     keys_values: Option<KeysValues>,
+    /// What the weights that make them may have of the device.
+    for_keys: Option<u64>,
     steps: u64,
 }
 
@@ -92,10 +95,12 @@ impl Sampler {
         let tokens = runner.base.tokenizer().max_length();
         let slots = used_slots(&plan).len();
         let shape = StepShape { slots, ..shape.step(tokens, updates) };
-        let (planned, sites) = plan_step(&network, layout, &shape, runner.gpu.max_binding())?;
-        let sampling = Sampling { program: network.program(&planned)?, shallow: None, shape };
+        let Fitted { planned, sites, within, keys_values: for_keys, .. } =
+            fit(runner, &network, layout, &shape)?;
+        let program = network.program_within(&planned, within)?;
+        let sampling = Sampling { program, shallow: None, shape };
         sampling.set_distilled_guidance(&network.config, 1.0)?;
-        Ok(Sampler { network, sampling, plan, sites, keys_values: None, steps: 0 })
+        Ok(Sampler { network, sampling, plan, sites, keys_values: None, for_keys, steps: 0 })
     }
 
     /// From now on, pictures are of a prompt with the encodings `[tokens, width]`: one for all
@@ -123,7 +128,9 @@ impl Sampler {
         };
         let contexts: Vec<Array> = (0..prompt.rows.len().max(1)).map(context).collect();
         let updates = Updates::everywhere(set);
-        let keys_values = KeysValues::plan(&self.network, config, &updates, shape, contexts.len())?;
+        let mut keys_values =
+            KeysValues::plan(&self.network, config, &updates, shape, contexts.len())?;
+        keys_values.within = self.for_keys;
         let halves = [empty, prompt];
         let halves = &halves[2 - shape.halves().min(2)..];
         let size = [shape.height, shape.width];
@@ -142,6 +149,7 @@ impl Sampler {
         let mut noise = Noise::new(RngKind::Torch, seed, batch, [height, width, channels]);
         let latents: Vec<f32> = noise.draw().iter().map(|v| v * self.plan.initial_scale).collect();
         let run = SamplingRun {
+            beside: None,
             plan: &self.plan,
             latents: &latents,
             kept: None,
@@ -186,6 +194,88 @@ impl PictureShape {
             ..StepShape::default()
         }
     }
+}
+
+/// A step within the budget.
+struct Fitted {
+    planned: PlannedGraph<StepInputs>,
+    sites: Vec<Place>,
+    /// What its weights may have of the device, and those that make keys and values; none: all.
+    within: Option<u64>,
+    keys_values: Option<u64>,
+    /// Of all that is on the device at once.
+    bytes: u64,
+    held: Option<Held>,
+    sums_on_host: bool,
+}
+
+/// Plans a step that adds up, within the runner's budget: weights come anew in each step, and sums
+/// are made by the host, as far as that takes.
+fn fit(
+    runner: &Runner,
+    network: &LoadedNetwork<UNetConfig>,
+    layout: &StageLayers,
+    shape: &StepShape,
+) -> Result<Fitted> {
+    let most = runner.gpu.max_binding();
+    let config = &network.config;
+    let keys = KeysValues::plan(
+        network,
+        config,
+        &shape.updates,
+        shape,
+        runner.base.model.attentions.len().max(1),
+    )?;
+    let Some(room) = runner.room() else {
+        let (planned, sites) = plan_step(network, layout, shape, most)?;
+        let bytes = network.weight_bytes(&planned)? + planned.bytes();
+        let (held, sums_on_host) = (None, false);
+        return Ok(Fitted {
+            planned,
+            sites,
+            within: None,
+            keys_values: None,
+            bytes,
+            held,
+            sums_on_host,
+        });
+    };
+    let for_keys = keys.least_bytes(network)?;
+    let mut least = u64::MAX;
+    for limit in [most, 0] {
+        let (planned, sites) = plan_step(network, layout, shape, limit)?;
+        let beside = planned.bytes() + keys.bytes() + for_keys;
+        let within = room.saturating_sub(beside);
+        match network.held(&planned, within)? {
+            Ok(held) => {
+                return Ok(Fitted {
+                    planned,
+                    sites,
+                    within: Some(within),
+                    keys_values: Some(for_keys),
+                    bytes: held.bytes() + beside,
+                    held: (held.streamed > 0).then_some(held),
+                    sums_on_host: limit == 0,
+                });
+            }
+            Err(TooLittle { least: few }) => least = least.min(few + beside),
+        }
+    }
+    Err(runner.too_little("the samples that statistics are taken of", least))
+}
+
+/// What sampling takes: all that is on the device at once, what of the weights comes and goes, and
+/// whether the host adds up.
+pub(super) fn planned(
+    runner: &Runner,
+    layout: &StageLayers,
+    set: Option<&AppliedSet>,
+    shape: PictureShape,
+) -> Result<(u64, Option<Held>, bool)> {
+    let (network, updates) = runner.unet.load(runner, &runner.base.model.unet, set);
+    let shape = shape.step(runner.base.tokenizer().max_length(), updates);
+    let fitted = fit(runner, &network, layout, &shape)?;
+    Ok((fitted.bytes, fitted.held, fitted.sums_on_host))
 }
 
 /// Hands on what each step gave.

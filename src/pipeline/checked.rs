@@ -18,6 +18,8 @@ pub(super) struct CheckedRequest {
     pub image: Option<Picture>,
     /// Of the latents' size, 1 where `image` is painted anew.
     pub mask: Option<Mask>,
+    /// The same of the pictures' size.
+    pub mask_of_picture: Option<Mask>,
     pub warnings: Vec<String>,
 }
 
@@ -143,23 +145,34 @@ impl Pipeline {
             .as_ref()
             .map(|image| image.resized(width as u32, height as u32))
             .transpose()?;
-        let mask = request
+        let masks = request
             .mask
             .as_ref()
             .map(|mask| Self::mask(request, mask, (width, height), size, &mut warnings))
             .transpose()?;
-        Ok(CheckedRequest { width, height, size, sampler, plan, image, mask, warnings })
+        let (mask_of_picture, mask) = masks.unzip();
+        Ok(CheckedRequest {
+            width,
+            height,
+            size,
+            sampler,
+            plan,
+            image,
+            mask,
+            mask_of_picture,
+            warnings,
+        })
     }
 
-    /// The mask at the latents' size, as diffusers makes it: first of the picture's size, then the
-    /// value at the nearest place.
+    /// The mask at the picture's size and at the latents', as diffusers makes them: the second is
+    /// the first's value at the nearest place.
     fn mask(
         request: &Request,
         mask: &Mask,
         (width, height): (usize, usize),
         size: [usize; 2],
         warnings: &mut Vec<String>,
-    ) -> Result<Mask> {
+    ) -> Result<(Mask, Mask)> {
         let from = (mask.width(), mask.height());
         let image = request.image.as_ref().map(|image| (image.width(), image.height()));
         if let Some(image) = image
@@ -189,7 +202,7 @@ impl Pipeline {
             )),
             _ => {}
         }
-        Ok(cells)
+        Ok((fitted, cells))
     }
 }
 

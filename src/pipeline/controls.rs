@@ -225,11 +225,15 @@ impl Steering {
             ControlKind::ControlNet => {
                 let config = ControlNetConfig::from_json(&component.config, &component.config_path)
                     .map_err(sd::Error::from)?;
+                // It reads latents alone, also beside a model that reads a mask too.
+                let latents = |c: &UNetConfig| {
+                    if c.inpaints() { c.out_channels } else { c.in_channels }
+                };
                 let shape = |c: &UNetConfig| {
                     (
                         c.block_out_channels.clone(),
                         c.cross_attention_dim,
-                        c.in_channels,
+                        latents(c),
                         unet::skips(c, [0; 2]).len(),
                         c.addition,
                     )
@@ -435,8 +439,8 @@ impl Net {
     /// Plans a pass: its outputs are weighed already.
     fn plan(&self, shape: &StepShape) -> Result<Pass> {
         let step = self.network.plan(|config, graph| {
-            let latent = shape.latent(&config.unet);
-            let sample = graph.input("sample", latent);
+            let channels = config.unet.in_channels;
+            let sample = graph.input("sample", [shape.batch, shape.height, shape.width, channels]);
             let input_scale = graph.input("input_scale", [1]);
             let mut x = graph.multiply(sample, input_scale)?;
             if shape.halves() == 2 {

@@ -72,9 +72,20 @@ impl Encoder {
         picture: &Picture,
         progress: &mut Parts,
     ) -> Result<Posterior> {
-        progress(0, 1)?;
         let (height, width) = (picture.height() as usize, picture.width() as usize);
-        let pixels = Map { height, width, channels: 3, values: picture.to_model() };
+        self.encode_pixels(network, [height, width], picture.to_model(), progress)
+    }
+
+    /// Encodes pixels in -1..=1, `[height, width, 3]` of the planned size.
+    pub fn encode_pixels(
+        &self,
+        network: &LoadedNetwork<VaeConfig>,
+        [height, width]: [usize; 2],
+        values: Vec<f32>,
+        progress: &mut Parts,
+    ) -> Result<Posterior> {
+        progress(0, 1)?;
+        let pixels = Map { height, width, channels: 3, values };
         let (planned, x) = match &self.end {
             None => (&self.whole, pixels),
             Some((end, share)) => {

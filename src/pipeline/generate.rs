@@ -14,7 +14,7 @@ use crate::sd::text::{self, Encoded};
 
 use super::checked::CheckedRequest;
 use super::decode::{Decoder, Vaes};
-use super::encode::Posterior;
+use super::encode::{Encoder, Posterior};
 use super::error::Result;
 use super::plans::{PreparedRequest, RequestPlan, SecondPass, shallow_of};
 use super::preview::{Preview, Showing};
@@ -52,6 +52,17 @@ impl Stages<'_, '_> {
 struct Start {
     latents: Vec<f32>,
     kept: Option<Kept>,
+    /// What a model made for inpainting reads besides.
+    beside: Option<Array>,
+}
+
+/// The distributions of a request's pictures.
+#[derive(Default)]
+struct Encodings {
+    /// Of the initial picture.
+    original: Option<Posterior>,
+    /// Of the same without what is painted anew, for models that read it.
+    outside: Option<Posterior>,
 }
 
 /// One pass over pictures of one size.
@@ -184,17 +195,16 @@ impl Pipeline {
             // What an earlier picture left.
             self.sampling = None;
             self.give_up_vae();
-            self.unet.weights.retain(|_| false);
+            self.unet.weights.rest();
         }
         let encoded = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
         if savings.text {
             self.texts.iter().for_each(|text| text.weights.retain(|_| false));
         }
-        let posterior = match (&checked.image, &plan.encoder) {
-            (Some(image), Some(encoder)) => {
-                Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?)
-            }
-            _ => None,
+        let encodings = match &plan.encoder {
+            Some(encoder) => watch
+                .stage("encode", |progress| self.encodings(request, &checked, encoder, progress))?,
+            None => Encodings::default(),
         };
         if savings.turns {
             self.give_up_vae();
@@ -220,11 +230,12 @@ impl Pipeline {
                 shape.batch,
                 [shape.height, shape.width, self.latent_channels()],
             );
-            let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
+            let start = self.start(request, &checked, &encodings, &mut noise, first)?;
             let (sampling, controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
-                let sampling =
-                    self.sampling(shape, &plan.shape, &plan.step, plan.shallow.as_ref())?;
+                let within = savings.streamed.map(|streamed| streamed.within);
+                let step = (&plan.shape, &plan.step, within);
+                let sampling = self.sampling(shape, step, plan.shallow.as_ref())?;
                 let told = encoded.first().map(|encoded| encoded.told.clone());
                 let told = told.unwrap_or_else(|| Told::encodings(Vec::new()));
                 sampling.set_prompt(&self.unet, &plan.keys_values, &told, &plan.rows)?;
@@ -243,6 +254,7 @@ impl Pipeline {
                     plan: &checked.plan,
                     latents,
                     kept: start.kept.as_ref(),
+                    beside: start.beside.as_ref(),
                     phases,
                     encoded,
                     keys_values: &plan.keys_values,
@@ -266,7 +278,7 @@ impl Pipeline {
             // Sampling and decoding, each of its own size, need not fit beside each other.
             self.sampling = Some(sampling).filter(|_| !tight);
             if savings.turns {
-                self.unet.weights.retain(|_| false);
+                self.unet.weights.rest();
             }
             let each = sampled.values().len() / pictures.max(1);
             let Some(take) = &mut take else {
@@ -353,11 +365,12 @@ impl Pipeline {
         &self,
         request: &Request,
         checked: &CheckedRequest,
-        posterior: Option<&Posterior>,
+        encodings: &Encodings,
         noise: &mut Noise,
         first: usize,
     ) -> Result<Start> {
         let config = &self.vae.config;
+        let posterior = encodings.original.as_ref();
         let part = |all: &Array| -> Vec<f32> {
             let each = all.values().len() / request.batch;
             all.values().iter().skip(first * each).take(noise.len()).copied().collect()
@@ -366,11 +379,15 @@ impl Pipeline {
         let given = request.latents.as_ref().map(part);
         let original = posterior.map(|posterior| posterior.sample(config, noise)).or(going_on);
         let gaussian = given.unwrap_or_else(|| noise.draw());
-        let from_noise = request.mask.is_some() && request.strength >= 1.0;
+        let from_noise = self.is_from_noise(request);
         let latents = match &original {
             Some(original) if !from_noise => checked.plan.start.apply(original, &gaussian),
             _ => gaussian.iter().map(|v| v * checked.plan.initial_scale).collect(),
         };
+        if let Some(outside) = &encodings.outside {
+            let beside = self.beside(checked, &outside.sample(config, noise));
+            return Ok(Start { latents, kept: None, beside: Some(beside) });
+        }
         let kept = match (&checked.mask, posterior, original) {
             (Some(mask), Some(posterior), Some(original)) => {
                 // What 9-channel models are given; drawn for others too, whose later noise depends
@@ -380,15 +397,68 @@ impl Pipeline {
             }
             _ => None,
         };
-        Ok(Start { latents, kept })
+        Ok(Start { latents, kept, beside: None })
     }
 
-    /// The program for `shape`: the last one if it is of that shape.
+    /// Nothing of an initial picture is in the latents that sampling starts from.
+    fn is_from_noise(&self, request: &Request) -> bool {
+        (request.mask.is_some() || self.unet.config.inpaints()) && request.strength >= 1.0
+    }
+
+    /// Encodes what sampling starts from and, of models made for inpainting, the picture without
+    /// what is painted anew: all of it where there is no mask.
+    fn encodings(
+        &self,
+        request: &Request,
+        checked: &CheckedRequest,
+        encoder: &Encoder,
+        progress: &mut Parts,
+    ) -> Result<Encodings> {
+        let inpaints = self.unet.config.inpaints();
+        let begun = checked.image.as_ref().filter(|_| !inpaints || !self.is_from_noise(request));
+        let of = usize::from(begun.is_some()) + usize::from(inpaints);
+        let original = match begun {
+            None => None,
+            Some(image) => Some(
+                encoder.encode(&self.vae, image, &mut |done, parts| progress(done, parts * of))?,
+            ),
+        };
+        let outside = match inpaints {
+            false => None,
+            true => {
+                let pixels = outside_of(checked);
+                let size = [checked.height, checked.width];
+                let before = usize::from(original.is_some());
+                Some(encoder.encode_pixels(&self.vae, size, pixels, &mut |done, parts| {
+                    progress(before * parts + done, parts * of)
+                })?)
+            }
+        };
+        Ok(Encodings { original, outside })
+    }
+
+    /// What a model made for inpainting reads beside the latents of each picture: the mask, and
+    /// `latents` of the picture without what lies in it.
+    fn beside(&self, checked: &CheckedRequest, latents: &[f32]) -> Array {
+        let ([height, width], channels) = (checked.size, self.latent_channels());
+        let cells = (height * width).max(1);
+        let mask = checked.mask.as_ref();
+        let value =
+            |cell: usize| mask.map_or(1.0, |mask| mask.values().get(cell).copied().unwrap_or(1.0));
+        let each = latents.chunks_exact(channels.max(1)).enumerate();
+        let values: Vec<f32> = each
+            .flat_map(|(i, latent)| std::iter::once(value(i % cells)).chain(latent.iter().copied()))
+            .collect();
+        let batch = latents.len() / (cells * channels.max(1));
+        Array::f32([batch, height, width, channels + 1], values)
+    }
+
+    /// The program for `shape`: the last one if it is of that shape. A step is planned for its own
+    /// shape and number of bytes for weights.
     fn sampling(
         &mut self,
         shape: StepShape,
-        planned: &StepShape,
-        step: &PlannedGraph<StepInputs>,
+        (planned, step, within): (&StepShape, &PlannedGraph<StepInputs>, Option<u64>),
         shallow: Option<&PlannedGraph<StepInputs>>,
     ) -> Result<Sampling> {
         match self.sampling.take() {
@@ -398,12 +468,13 @@ impl Pipeline {
         }
         // The last pictures of a batch may be fewer.
         let same = *planned == shape;
-        let program = |step, shape: StepShape| match same {
-            true => self.unet.program(step),
-            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?),
+        let program = |step, shape: StepShape, within| match same {
+            true => self.unet.program_within(step, within),
+            false => self.unet.program_within(&denoiser::plan_step(&self.unet, &shape)?, within),
         };
-        let shallow = shallow.map(|planned| program(planned, shallow_of(&shape))).transpose()?;
-        Ok(Sampling { program: program(step, shape.clone())?, shallow, shape })
+        let shallow =
+            shallow.map(|planned| program(planned, shallow_of(&shape), None)).transpose()?;
+        Ok(Sampling { program: program(step, shape.clone(), within)?, shallow, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.
@@ -427,4 +498,17 @@ impl Pipeline {
     pub(super) fn keep(&mut self, decoder: Decoder) {
         self.decoder = Some(decoder).filter(|decoder| decoder.bytes() <= KEEP_BYTES);
     }
+}
+
+/// The initial picture in -1..=1 with nothing in place of what is painted anew, as diffusers makes
+/// it.
+fn outside_of(checked: &CheckedRequest) -> Vec<f32> {
+    let (image, mask) = (checked.image.as_ref(), checked.mask_of_picture.as_ref());
+    let (Some(image), Some(mask)) = (image, mask) else {
+        return vec![0.0; checked.height * checked.width * 3];
+    };
+    let mut pixels = image.to_model();
+    let inside = pixels.chunks_exact_mut(3).zip(mask.values()).filter(|(_, mask)| **mask >= 0.5);
+    inside.for_each(|(pixel, _)| pixel.fill(0.0));
+    pixels
 }

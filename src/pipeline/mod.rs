@@ -53,7 +53,7 @@ pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
 pub use plans::{PlannedShape, PreparedRequest};
 pub use preview::Preview;
-pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
+pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request, StreamingCost};
 pub use upscaler::{Hires, Upscaler};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.
@@ -166,6 +166,27 @@ impl Pipeline {
             shaped(posterior.mean(&self.vae.config)),
             shaped(posterior.deviation(&self.vae.config)),
         ))
+    }
+
+    /// Bytes of the device that encoding a picture of `size` (width, height) takes, weights too.
+    ///
+    /// # Errors
+    /// As those of [`Pipeline::encode`].
+    pub fn encoding_bytes(&self, size: [usize; 2], tile: Option<usize>) -> Result<u64> {
+        let size = self.latent_size(size[0], size[1])?;
+        let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
+        Ok(encoder.bytes() + encoder.weight_bytes(&self.vae)?)
+    }
+
+    /// Gives up all that it has on the device; it comes back when it is needed.
+    pub fn rest(&mut self) {
+        (self.sampling, self.decoder) = (None, None);
+        self.unet.weights.rest();
+        self.vae.weights.rest();
+        self.texts.iter().for_each(|text| text.weights.rest());
+        if let Some(tiny) = &self.tiny_vae {
+            tiny.weights.rest();
+        }
     }
 
     /// Decodes latents `[batch, height, width, channels]`, as [`Generated::latents`] has them.

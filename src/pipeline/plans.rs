@@ -1,6 +1,7 @@
 //! From a request to plans: options checked, sampler and device programs planned, memory known,
 //! before any work.
 
+use crate::backend::TooLittle;
 use crate::models::unet::SizeNumbers;
 use crate::region;
 use crate::scheduler::sampler::{SamplerKind, SamplingPlan};
@@ -12,7 +13,7 @@ use crate::sd::text::TextPlan;
 use crate::sd::updates::Mask;
 
 use super::adaptation::Adaptation;
-use super::budget::{Needs, Savings};
+use super::budget::{Needs, Savings, Streamed};
 use super::checked::CheckedRequest;
 use super::controls::Steering;
 use super::decode::Decoder;
@@ -20,7 +21,7 @@ use super::encode::Encoder;
 use super::error::Result;
 use super::regions::Regional;
 use super::wording::{self, PromptInterval, Wording};
-use super::{MemoryPlan, Pipeline, Request, sizes};
+use super::{MemoryPlan, Pipeline, Request, StreamingCost, sizes};
 
 /// The most pictures that a processor samples at once: each takes as long in a larger batch, and
 /// the first would be there later.
@@ -218,6 +219,12 @@ impl Pipeline {
         let regional = regional.filter(|regional| !regional.is_plain());
         let mut steering = Steering::of(self, request, checked)?;
         let (features, control_nets) = steering.needs();
+        let inpaints = self.unet.config.inpaints();
+        if inpaints && request.mask.is_none() {
+            let all = "this model is made for inpainting: without a mask all of the picture is \
+                painted";
+            checked.warnings.push(all.into());
+        }
         let limited = limited_guidance(request, &checked.plan);
         if limited.is_some() && !guided {
             checked.warnings.push(
@@ -241,7 +248,7 @@ impl Pipeline {
             guidance: guided.then_some(request.guidance),
             // The host keeps its own.
             slots: if on_host { 1 } else { used_slots(&checked.plan).len() },
-            masked: request.mask.is_some(),
+            masked: request.mask.is_some() && !inpaints,
             on_host,
             shown: request.preview.is_some() && !on_host,
             depth: if request.cache > 1 { Depth::Keeping } else { Depth::Whole },
@@ -253,14 +260,13 @@ impl Pipeline {
             .then(|| denoiser::plan_step(&self.unet, &shallow_of(&shape)))
             .transpose()?;
         let (control_weights, control_bytes) = steering.plan(&shape)?;
-        let encoder = checked
-            .image
-            .is_some()
+        let encoder = (checked.image.is_some() || inpaints)
             .then(|| Encoder::plan(&self.gpu, &self.vae, checked.size, request.tile))
             .transpose()?;
         let decoder = self.decoder_within(checked.size, request)?;
         let config = &self.unet.config;
-        let keys_values = KeysValues::plan(&self.unet, config, &shape.updates, &shape, encodings)?;
+        let mut keys_values =
+            KeysValues::plan(&self.unet, config, &shape.updates, &shape, encodings)?;
         let variants = || wordings.iter().chain(&summary).flat_map(|wording| &wording.variants);
         let mut towers = Vec::new();
         let mut text_weights = 0;
@@ -290,7 +296,12 @@ impl Pipeline {
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
-        let savings = needs.within(request.memory)?;
+        let shallow_weights =
+            shallow.as_ref().map_or(Ok(0), |shallow| self.unet.weight_bytes(shallow))?;
+        let beside = control_weights + shallow_weights;
+        let savings = needs
+            .within(request.memory, |room| self.streamed(&step, &keys_values, beside, room))?;
+        keys_values.within = savings.streamed.map(|streamed| streamed.keys_values);
         let memory = needs.plan(savings);
         let phases = regional
             .map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
@@ -313,6 +324,49 @@ impl Pipeline {
             memory,
             savings,
         })
+    }
+
+    /// How a step's weights come and go within `room` bytes, in which there are `beside` bytes of
+    /// weights that stay.
+    fn streamed(
+        &self,
+        step: &PlannedGraph<StepInputs>,
+        keys_values: &KeysValues,
+        beside: u64,
+        room: u64,
+    ) -> Result<std::result::Result<Streamed, TooLittle>> {
+        let for_keys = keys_values.least_bytes(&self.unet)?;
+        let beside = beside + for_keys;
+        let within = room.saturating_sub(beside);
+        Ok(match self.unet.held(step, within)? {
+            Ok(held) => {
+                Ok(Streamed { held, within, keys_values: for_keys, bytes: held.bytes() + beside })
+            }
+            Err(TooLittle { least }) => Err(TooLittle { least: least + beside }),
+        })
+    }
+
+    /// What it comes to that weights are brought anew, where they are.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn streaming(&self, prepared: &PreparedRequest<'_>) -> Result<Option<StreamingCost>> {
+        let mut cost = StreamingCost { each: 0, calls: 0, host: 0, seconds: None };
+        let first = (&prepared.checked, &prepared.plan);
+        let second = prepared.second.as_ref().map(|second| (&second.checked, &second.plan));
+        let (mut bytes, mut rate) = (0, None);
+        for (checked, plan) in std::iter::once(first).chain(second) {
+            let Some(Streamed { held, .. }) = plan.savings.streamed else { continue };
+            let parts = prepared.request.batch.div_ceil(plan.shape.batch.max(1));
+            let whole = checked.plan.steps.len().div_ceil(prepared.request.cache.max(1));
+            cost.each = cost.each.max(held.streamed);
+            cost.host = cost.host.max(held.host);
+            cost.calls += parts * whole;
+            bytes += held.streamed * (parts * whole) as u64;
+            rate = self.unet.rate(&plan.step)?;
+        }
+        cost.seconds = rate.map(|rate| bytes as f64 / rate);
+        Ok((cost.calls > 0).then_some(cost))
     }
 
     /// A decoder in as large tiles as the budget allows.
@@ -355,16 +409,36 @@ impl Pipeline {
             let Some(memory) = memory else { return Ok(false) };
             Ok(self.unet.weight_bytes(step)? + step.bytes() > memory)
         };
-        loop {
+        let all = shape.batch;
+        let mut found = loop {
             let step = denoiser::plan_step(&self.unet, &shape)?;
             if shape.batch == 1 {
                 step.check(&self.gpu, "sampling", || self.largest_square(&shape))?;
             }
             if step.fits() && (shape.batch == 1 || !too_much(&step)?) {
-                return Ok((shape, step));
+                break step;
             }
             shape.batch = shape.batch.div_ceil(2);
+        };
+        // Where weights come anew with each call, the more pictures a call makes the better.
+        if let Some(memory) = memory.filter(|_| all > 1)
+            && shape.batch == 1
+            && too_much(&found)?
+        {
+            let mut batch = all;
+            while batch > 1 {
+                let larger = StepShape { batch, ..shape.clone() };
+                let step = denoiser::plan_step(&self.unet, &larger)?;
+                // As much again for what stays.
+                let room = memory.saturating_sub(2 * step.bytes());
+                if step.fits() && self.unet.held(&step, room)?.is_ok() {
+                    (shape, found) = (larger, step);
+                    break;
+                }
+                batch = batch.div_ceil(2);
+            }
         }
+        Ok((shape, found))
     }
 
     /// A hint at what would fit.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::backend::Held;
 use crate::checkpoint;
 use crate::concept::Applied;
 use crate::graph::Array;
@@ -88,7 +89,8 @@ pub struct Request {
     /// in place of the seeds'.
     pub latents: Option<Array>,
     /// Bytes of the device's memory to stay within: weights are given up while they are not at
-    /// work, pictures are decoded in tiles and sampled in smaller batches as far as that takes.
+    /// work, pictures are decoded in tiles and sampled in smaller batches, and weights of the UNet
+    /// come anew with each call of it, as far as that takes.
     pub memory: Option<u64>,
     /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The
     /// picture is the same.
@@ -170,6 +172,22 @@ pub struct MemoryPlan {
     pub encoding: u64,
     /// The most of all that at once, with what the budget makes the run give up on the way.
     pub peak: u64,
+    /// How the UNet's weights are held where they come and go.
+    pub streaming: Option<Held>,
+}
+
+/// What bringing weights anew with each call of the model comes to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StreamingCost {
+    /// Bytes that come with a call.
+    pub each: u64,
+    /// Calls, of all pictures and passes.
+    pub calls: usize,
+    /// Bytes of main memory that hold what comes; none where it is made from the file each time.
+    pub host: u64,
+    /// The time of all of it at the rate at which the device took a sample, in seconds; less where
+    /// it is hidden behind what is computed meanwhile. None where that takes no time.
+    pub seconds: Option<f64>,
 }
 
 impl MemoryPlan {
@@ -181,6 +199,10 @@ impl MemoryPlan {
             unet: self.unet.max(other.unet),
             vae: self.vae.max(other.vae),
             peak: self.peak.max(other.peak),
+            streaming: match (self.streaming, other.streaming) {
+                (Some(a), Some(b)) if a.streamed >= b.streamed => Some(a),
+                (a, b) => b.or(a),
+            },
             sampling: self.sampling.max(other.sampling),
             decoding: self.decoding.max(other.decoding),
             encoding: self.encoding.max(other.encoding),

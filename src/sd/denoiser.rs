@@ -96,7 +96,12 @@ impl StepShape {
 
     /// Shape of the latents.
     pub fn latent(&self, config: &UNetConfig) -> [usize; 4] {
-        [self.batch, self.height, self.width, config.in_channels]
+        [self.batch, self.height, self.width, config.out_channels]
+    }
+
+    /// Shape of what an inpainting model reads beside them: a mask, then latents.
+    pub fn beside(&self, config: &UNetConfig) -> [usize; 4] {
+        [self.batch, self.height, self.width, config.out_channels + 1]
     }
 }
 
@@ -121,6 +126,9 @@ pub(crate) struct StepInputs {
     /// `[slots, slots + 2]`
     pub matrix: Tensor,
     pub inpainting: Option<InpaintingInputs>,
+    /// Of models made for inpainting: the mask and the latents of what lies outside of it,
+    /// `[batch, height, width, 1 + channels]`.
+    pub beside: Option<Tensor>,
     pub controls: ControlInputs,
     pub updates: UpdateInputs,
 }
@@ -153,9 +161,14 @@ pub(crate) fn build_step(
     let sample = graph.reshape(sample, latent)?;
     let input_scale = graph.input("input_scale", [1]);
     let x = graph.multiply(sample, input_scale)?;
+    let beside = config.inpaints().then(|| graph.input("beside", shape.beside(config)));
+    let read = match beside {
+        Some(beside) => graph.concat_channels(x, beside)?,
+        None => x,
+    };
     let both = match shape.halves() {
-        2 => graph.concat(&[x, x], 0)?,
-        _ => x,
+        2 => graph.concat(&[read, read], 0)?,
+        _ => read,
     };
     let prompt = PromptInputs::declare(graph, config, shape);
     let controls = ControlInputs::declare(graph, config, shape)?;
@@ -220,6 +233,7 @@ pub(crate) fn build_step(
         noise,
         matrix,
         inpainting,
+        beside,
         controls,
         updates,
     };
@@ -437,6 +451,8 @@ pub(crate) struct ContextInputs {
 pub(crate) struct KeysValues {
     planned: PlannedGraph<ContextInputs>,
     updates: Updates,
+    /// Bytes of the device that the weights have; none: as many as they are.
+    pub within: Option<u64>,
 }
 
 impl KeysValues {
@@ -459,7 +475,7 @@ impl KeysValues {
             let outputs = pairs.into_iter().flat_map(|(k, v)| [k, v]).collect();
             Ok((ContextInputs { contexts, updates }, outputs))
         })?;
-        Ok(KeysValues { planned, updates: updates.clone() })
+        Ok(KeysValues { planned, updates: updates.clone(), within: None })
     }
 
     pub fn graph(&self) -> &Graph {
@@ -473,6 +489,11 @@ impl KeysValues {
 
     pub fn weight_bytes<C>(&self, network: &LoadedNetwork<C>) -> Result<u64> {
         network.weight_bytes(&self.planned)
+    }
+
+    /// The fewest bytes of the device that the weights can do with.
+    pub fn least_bytes<C>(&self, network: &LoadedNetwork<C>) -> Result<u64> {
+        Ok(network.held(&self.planned, 0)?.map_or_else(|few| few.least, |held| held.bytes()))
     }
 
     /// Encodings that it is planned for.
@@ -489,7 +510,7 @@ impl KeysValues {
         rows: &[Mask],
         programs: &[(&Program, &PromptInputs)],
     ) -> Result<()> {
-        let made = network.program(&self.planned)?;
+        let made = network.program_within(&self.planned, self.within)?;
         for (input, context) in made.inputs.contexts.iter().zip(contexts.iter().cycle()) {
             made.write(*input, context)?;
         }

@@ -160,15 +160,16 @@ impl Model {
     /// The networks fit each other.
     ///
     /// # Errors
-    /// Networks of another kind of model: for inpainting or editing, told classes, of other widths.
+    /// Networks of another kind of model: for editing or depth, told classes, of other widths.
     pub fn check(&self) -> Result<()> {
         let (unet, vae) = (&self.unet.config, &self.vae.config);
         let channels = vae.latent_channels;
-        if unet.in_channels != channels || unet.out_channels != channels {
+        let takes_these = unet.in_channels == channels || unet.inpaints();
+        if !takes_these || unet.out_channels != channels {
             let (into, out) = (unet.in_channels, unet.out_channels);
             return Err(self.unet.unsupported(format!(
-                "a UNet from {into} to {out} channels on latents of {channels} (an inpainting or \
-                    editing model)"
+                "a UNet from {into} to {out} channels on latents of {channels} (an editing or depth \
+                    model)"
             )));
         }
         if unet.cross_attention_dim != self.text_width() {

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backend::{Device, Precision, Program, Weights};
+use crate::backend::{Device, Held, Precision, Program, TooLittle, Weights};
 use crate::checkpoint::Component;
 use crate::concept::AppliedSet;
 use crate::graph::{Graph, Origin, ParameterSource, Plan, Tensor};
@@ -20,6 +20,8 @@ pub(crate) struct LoadedNetwork<C> {
     pub weights: Weights,
     /// What `weights` reads: the model, and the updates in use.
     pub overlay: Arc<Overlay>,
+    /// Bytes of the device that a program may take, its weights among them; none: what it needs.
+    pub budget: Option<u64>,
     path: PathBuf,
 }
 
@@ -54,7 +56,13 @@ impl<C> LoadedNetwork<C> {
         // takes f32.
         let overlay = Arc::new(overlay.with_sums_in_f32(!gpu.rounds_to_f16()));
         let weights = Weights::new(gpu, overlay.clone(), precision);
-        LoadedNetwork { config, weights, overlay, path: component.path().to_path_buf() }
+        LoadedNetwork {
+            config,
+            weights,
+            overlay,
+            budget: None,
+            path: component.path().to_path_buf(),
+        }
     }
 
     /// Adds these updates to the weights, instead of those that were added before. Returns whether
@@ -90,8 +98,35 @@ impl<C> LoadedNetwork<C> {
 
     /// Uploads what is missing of the weights, and compiles.
     pub fn program<I: Clone>(&self, planned: &PlannedGraph<I>) -> Result<Ready<I>> {
-        let program = Program::from_plan(&self.weights, &planned.graph, &planned.plan);
-        Ok(Ready { program: self.blame(program)?, inputs: planned.inputs.clone() })
+        self.program_within(planned, self.budget.map(|all| all.saturating_sub(planned.bytes())))
+    }
+
+    /// [`LoadedNetwork::program`] with weights in no more than so many bytes of the device.
+    pub fn program_within<I: Clone>(
+        &self,
+        planned: &PlannedGraph<I>,
+        within: Option<u64>,
+    ) -> Result<Ready<I>> {
+        let PlannedGraph { graph, plan, inputs } = planned;
+        let program = match within {
+            None => Program::from_plan(&self.weights, graph, plan),
+            Some(within) => Program::within(&self.weights, graph, plan, within),
+        };
+        Ok(Ready { program: self.blame(program)?, inputs: inputs.clone() })
+    }
+
+    /// How the weights that `planned` uses are held in no more than `within` bytes of the device.
+    pub fn held<I>(
+        &self,
+        planned: &PlannedGraph<I>,
+        within: u64,
+    ) -> Result<std::result::Result<Held, TooLittle>> {
+        self.blame(self.weights.held(&planned.graph, &planned.plan, within))
+    }
+
+    /// Bytes a second that weights of `planned` can be brought to the device in, measured.
+    pub fn rate<I>(&self, planned: &PlannedGraph<I>) -> Result<Option<f64>> {
+        self.blame(self.weights.rate(&planned.graph, &planned.plan))
     }
 }
 

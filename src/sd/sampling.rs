@@ -31,6 +31,9 @@ pub(crate) struct SamplingRun<'a> {
     /// Where it starts.
     pub latents: &'a [f32],
     pub kept: Option<&'a Kept>,
+    /// What a model made for inpainting reads beside the latents, see
+    /// [`StepShape::beside`]. Nothing else takes it.
+    pub beside: Option<&'a Array>,
     /// What holds where, from which step on.
     pub phases: &'a [Phase],
     /// What is read from which step on; the first is set already.
@@ -196,6 +199,11 @@ impl Sampling {
             program.write(inputs.outside, &spread(&|m| 1.0 - m))?;
             program.write(inputs.original, &Array::f32(latent, kept.original.clone()))?;
             program.write(inputs.gaussian, &Array::f32(latent, kept.gaussian.clone()))?;
+        }
+        for program in self.programs() {
+            if let (Some(input), Some(beside)) = (program.inputs.beside, run.beside) {
+                program.write(input, beside)?;
+            }
         }
         let rows = self.shape.rows();
         let in_full = Guided::default();

@@ -97,6 +97,14 @@ impl EncoderPass {
         network.weight_bytes(&self.planned)
     }
 
+    /// Bytes of the device, weights among them: the fewest that do, and all.
+    pub fn bytes(&self, network: &LoadedNetwork<ClipTextConfig>) -> Result<(u64, u64)> {
+        let (at_work, all) = (self.planned.bytes(), self.weight_bytes(network)?);
+        let least =
+            network.held(&self.planned, 0)?.map_or_else(|few| few.least, |held| held.bytes());
+        Ok((at_work + least, at_work + all))
+    }
+
     /// All outputs, for rows of the token table, `[rows, length, width]`, and the places of the
     /// texts' ends, which count where something is pooled.
     pub fn run(

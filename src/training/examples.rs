@@ -92,11 +92,6 @@ impl Examples {
         &self.words
     }
 
-    /// Whether any mask leaves something out.
-    pub fn masked(&self) -> bool {
-        self.concept.found().iter().any(|found| found.mask.is_some())
-    }
-
     /// Captions that do not fit.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Teaching a concept: ED-LoRA tuning (Mix-of-Show, arXiv 2305.18292, section 3.2), plain LoRA and
 //! P+.
 
+mod budget;
 mod captions;
 mod check;
 pub mod config;
@@ -9,6 +10,7 @@ mod error;
 mod examples;
 pub mod folder;
 mod listing;
+mod planning;
 mod pool;
 mod prior;
 mod run;
@@ -20,9 +22,11 @@ mod trained;
 mod transform;
 mod words;
 
+pub use budget::Planned;
 pub use captions::Templates;
 pub use check::{Looked, look};
 pub use error::{Error, Result};
+pub use planning::{PlannedRun, plan};
 pub use prior::ClassCost;
 pub use run::{Begin, Event, Run, RunWatch, Summary, UpdateDone};
 pub use saved::{About, Places, Saved};

@@ -28,9 +28,16 @@ pub trait Encode {
     fn encode(&mut self, picture: &Picture) -> Result<Distribution>;
 }
 
-impl Encode for Pipeline {
+/// A pipeline's autoencoder.
+pub struct Encoding<'a> {
+    pub pipeline: &'a mut Pipeline,
+    /// Of the tiles, in pixels; none: as a whole where it fits.
+    pub tile: Option<usize>,
+}
+
+impl Encode for Encoding<'_> {
     fn encode(&mut self, picture: &Picture) -> Result<Distribution> {
-        let (mean, deviation) = self.latents_of(picture, None)?;
+        let (mean, deviation) = self.pipeline.latents_of(picture, self.tile)?;
         Ok((mean.values().to_vec(), deviation.values().to_vec()))
     }
 }

@@ -74,6 +74,7 @@ impl ClassPictures {
             sampler: Some(SamplerKind::DPMPP_2M),
             seed: Draws::new(settings.seed).at(Purpose::ClassSeed, 0).below(1 << 31) as u64,
             clip_skip: settings.clip_skip,
+            memory: settings.memory,
             // Brackets in captions are text.
             prompt_options: PromptOptions { syntax: Syntax::Off, ..PromptOptions::default() },
             ..Request::default()

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::budget::{self, Fitted, Planned};
 use super::config::Settings;
 use super::draws::{Draws, Purpose};
 use super::error::{Error, Result};
 use super::examples::Examples;
 use super::folder::{self, Depth};
+use super::pool::Encoding;
 use super::prior::{self, ClassPictures};
 use super::saved::{About, Places, Saved};
 use super::sheet;
@@ -108,6 +110,11 @@ pub struct Run {
     /// Pictures of the class that the model is to make first.
     class: Option<ClassPictures>,
     step: TrainingStep,
+    /// Parts in which each batch is taken.
+    split: usize,
+    /// Of the tiles in which pictures are encoded.
+    tile: Option<usize>,
+    planned: Planned,
     about: About,
     places: Places,
     /// Width and height in pixels.
@@ -177,7 +184,7 @@ impl Run {
             return Err(Error::Unfit(problems));
         };
         config.tokens = words.length();
-        let found = checked
+        let found: Vec<folder::Found> = checked
             .found
             .into_iter()
             .map(|found| found.shrunk(size, MOST_DETAIL))
@@ -189,7 +196,23 @@ impl Run {
             scale: settings.scale,
         };
         let latent = [config.size[0], config.size[1], encoder.latent_channels()];
-        let mut examples = Examples::new(settings, found, transform, latent, words, &models);
+        let masked = found.iter().any(|found| found.mask.is_some());
+        if settings.attention_weight > 0.0 && settings.words.len() >= 2 && masked {
+            config.attention_loss = Some(AttentionLoss {
+                weight: settings.attention_weight,
+                full_identity: settings.full_identity,
+            });
+        }
+        let Fitted { step, split, tile, planned, .. } =
+            budget::fit(settings, &models, &config, &encoder, gpu, size)?;
+        planned.costs.iter().for_each(|cost| tell(cost));
+        // The same pictures in the same order, in smaller batches.
+        let taken = Settings {
+            batch: settings.batch / split,
+            accumulate: settings.accumulate * split,
+            ..settings.clone()
+        };
+        let mut examples = Examples::new(&taken, found, transform, latent, words, &models);
         let model_hash = (settings.prior_pictures > 0).then(|| hex(&checkpoint.hash()));
         let class = ClassPictures::of(
             settings,
@@ -201,12 +224,6 @@ impl Run {
         );
         let class_hash = own_class.as_ref().map(|own| hex(&own.hash));
         own_class.into_iter().for_each(|own| examples.add_class(own.found));
-        if settings.attention_weight > 0.0 && settings.words.len() >= 2 && examples.masked() {
-            config.attention_loss = Some(AttentionLoss {
-                weight: settings.attention_weight,
-                full_identity: settings.full_identity,
-            });
-        }
         examples.remarks()?.iter().for_each(|remark| tell(remark));
         if let Some(class) = &class {
             class.remarks(examples.words())?.iter().for_each(|remark| tell(remark));
@@ -214,7 +231,6 @@ impl Run {
         if settings.method == Method::PPlus && settings.words_lr == 0.0 {
             tell("p-plus learns the words alone, and words_lr is 0: nothing will be trained");
         }
-        let step = TrainingStep::new(&models, &config, gpu)?;
         let base = checkpoint.base_hash_watched(checkpoint::base_hash_cache().as_deref(), watch)?;
         let mut about =
             About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
@@ -229,6 +245,9 @@ impl Run {
             examples,
             class,
             step,
+            split,
+            tile,
+            planned,
             about,
             places,
             size,
@@ -359,6 +378,11 @@ impl Run {
         Ok(self.step.planned_bytes()?)
     }
 
+    /// What the run takes of the device's memory, and what staying within a budget costs.
+    pub fn planned(&self) -> &Planned {
+        &self.planned
+    }
+
     /// Runs to the end, or until `watch` asks for its end: then the run is saved after the update
     /// that is under way, and can go on later to the same bytes ([`Begin::Resume`]).
     ///
@@ -435,9 +459,20 @@ impl Run {
         let open = &mut || {
             Ok(Pipeline::of(&self.gpu, self.encoder.model().clone(), self.settings.precision)?)
         };
+        // Within a budget, one thing at a time is on the device.
+        let aside = match self.settings.memory {
+            Some(_) => Some(self.step.state()?),
+            None => None,
+        };
+        if aside.is_some() {
+            self.step.rest();
+        }
         class.make(self.gpu.name(), open, &mut |done, of| {
             watch(Event::Class(Progress::new("class pictures", done, of)))
         })?;
+        if let Some(state) = aside {
+            self.step.restore(&state)?;
+        }
         let found = class.read()?;
         let hash = hex(&folder::hash(&found));
         if self.about.class.as_ref().is_some_and(|before| *before != hash) {
@@ -457,10 +492,11 @@ impl Run {
         let done = self.done();
         let rates = self.settings.rates(done);
         let (mut loss, mut regularisation) = (0.0, 0.0);
-        let batches = self.settings.accumulate as u64;
+        let batches = (self.settings.accumulate * self.split) as u64;
         let mut last = None;
         for i in 0..batches {
-            let batch = self.examples.batch(done * batches + i, rates, &mut self.encoder)?;
+            let encoder = &mut Encoding { pipeline: &mut self.encoder, tile: self.tile };
+            let batch = self.examples.batch(done * batches + i, rates, encoder)?;
             let report = self.step.run(&batch).map_err(|error| self.diverged(error))?;
             loss += report.loss / batches as f32;
             regularisation += report.regularisation / batches as f32;
@@ -513,6 +549,14 @@ impl Run {
     fn sheet(&mut self, watch: &mut RunWatch) -> Result<Duration> {
         let start = Instant::now();
         let concept = self.concept()?;
+        let aside = match self.settings.memory {
+            Some(_) => Some(self.step.state()?),
+            None => None,
+        };
+        if aside.is_some() {
+            self.step.rest();
+            self.encoder.rest();
+        }
         // A pipeline of its own, so that the memory is free again while the run goes on.
         let mut pipeline =
             Pipeline::of(&self.gpu, self.encoder.model().clone(), self.settings.precision)?;
@@ -520,6 +564,10 @@ impl Run {
             sheet::sheet(&mut pipeline, &concept, &self.settings, self.size, &mut |done, of| {
                 watch(Event::Sheet(Progress::new("sheet", done, of)))
             })?;
+        drop(pipeline);
+        if let Some(state) = aside {
+            self.step.restore(&state)?;
+        }
         let path = self.places.sheet(self.done());
         drawn.save(&path, None)?;
         heed(watch(Event::Wrote(&path)))?;

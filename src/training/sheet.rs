@@ -78,6 +78,7 @@ pub fn sheet(
                 sampler: Some(SamplerKind::DPMPP_2M),
                 seed: settings.seed,
                 clip_skip: settings.clip_skip,
+                memory: settings.memory,
                 ..Request::default()
             };
             row.extend(pipeline.generate(&request, &mut |_| progress(done, of))?.pictures);

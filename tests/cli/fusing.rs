@@ -81,3 +81,50 @@ fn updates_that_the_models_weights_cannot_hold_are_refused_by_name() {
     run(at, &format!("fuse -c {} -o @/no", bare.display())).failed(1, &["evil.pth", "pickle"]);
     assert!(!at.join("no").exists() && !at.join("no.fusing").exists());
 }
+
+#[test]
+fn a_budget_of_memory_is_planned_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    concept().write(&at.join("kat.safetensors")).unwrap();
+    let hund =
+        Concept { name: "hund".into(), words: vec![word("<dog1>", rows_of("dog"))], ..concept() };
+    hund.write(&at.join("hund.safetensors")).unwrap();
+    let line = "fuse -c @/kat.safetensors -c @/hund.safetensors --size 64x64 --steps 2 --adapter \
+        cpu --keep none";
+    let plan = run(at, &format!("{line} --plan")).ok().stdout;
+    for part in ["prompts", "statistics", "distillation", "at most"] {
+        assert!(plan.contains(part), "{part} in {plan}");
+    }
+    let plan = |memory: &str| run(at, &format!("{line} --plan --json {memory}")).ok().json();
+    let peak = plan("")["bytes"]["peak"].as_u64().unwrap();
+    // The least of one part may be less than another's.
+    let mut least = 5;
+    for part in 0.. {
+        let found = run(at, &format!("{line} --memory {least}M --plan"));
+        if found.code == Some(0) {
+            assert!(part > 0);
+            break;
+        }
+        let error = found.failed(1, &["memory", &format!("{least} MiB"), "at least"]).stderr;
+        let more = error.split("expected ").nth(1).unwrap();
+        let more = more.split(' ').next().unwrap().parse::<u64>().unwrap();
+        assert!(more > least && more << 20 < peak, "{more} after {least}, {peak}");
+        least = more;
+    }
+    run(at, &format!("{line} --memory 5M -o @/none")).failed(1, &["memory", "at least"]);
+    assert!(!at.join("none").exists());
+    let tight = plan(&format!("--memory {least}M"));
+    assert!(tight["bytes"]["peak"].as_u64().unwrap() <= least << 20, "{tight}");
+    assert!(tight["bytes"]["streamed_each_step"].as_u64().unwrap() > 0, "{tight}");
+    let weights = |out: &str, more: &str| {
+        run(at, &format!("{line} --distillation 0 {more} -o @/{out}")).ok();
+        fs::read(at.join(out).join("unet/diffusion_pytorch_model.safetensors")).unwrap()
+    };
+    let budget = format!("--memory {least}M");
+    let (plain, within) = (weights("plain", ""), weights("within", &budget));
+    let differing = plain.iter().zip(&within).filter(|(a, b)| a != b).count();
+    assert_eq!(plain.len(), within.len());
+    assert!(differing * 50 < plain.len(), "{differing} of {} bytes", plain.len());
+    run(at, &format!("{line} --distillation 1 {budget} -o @/distilled")).ok();
+}

@@ -160,6 +160,18 @@ fn a_plan_is_printed_and_nothing_made() {
     run(at, &format!("generate -p cat --seed 7 {SMALL} -o @/b.png")).ok();
     let open = |name: &str| Picture::open(at.join(name)).unwrap();
     assert_eq!(open("a.png"), open("b.png"));
+    // Less than the UNet has: what does not fit comes anew with each call.
+    let less = least - number("unet") / 4;
+    let plan = run(at, &format!("{line} --memory {less} --plan")).ok().stdout;
+    for part in ["of the UNet", "come with each call", "weights come anew", "packed from"] {
+        assert!(plan.contains(part), "{part} in {plan}");
+    }
+    let json = run(at, &format!("{line} --memory {less} --plan --json")).ok().json();
+    assert!(json["bytes"]["streamed_each_call"].as_u64().unwrap() > 0, "{json}");
+    let line = line.replace("a.png", "c.png");
+    let streamed = run(at, &format!("{line} --memory {less} --json")).ok().json();
+    assert!(streamed["peak_device_bytes"].as_u64().unwrap() <= less, "{streamed}");
+    assert_eq!(open("c.png"), open("b.png"));
     run(at, &format!("{line} --memory 1M")).failed(2, &["memory is 1 MiB", "at least"]);
     run(at, &format!("{line} --memory much")).failed(2, &["--memory", "6G"]);
 }

@@ -427,3 +427,45 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_layer() {
     assert!(!at.join("zorp.safetensors").exists());
     assert!(at.join("zorp.training/state.safetensors").exists());
 }
+
+/// Within budgets the run is what it is without: to the byte where activations are computed again
+/// and weights come and go.
+#[test]
+fn a_budget_of_memory_is_planned_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at);
+    let settings = SETTINGS.replace("batch = 1", "batch = 2").replace("= 2\nsave", "= 1\nsave");
+    fs::write(at.join("a.toml"), settings.replace("sheet_every = 0", "sheet_every = 2")).unwrap();
+    let line = "train @/a.toml --adapter cpu --steps 2";
+    let plan = run(at, &format!("{line} --plan")).ok().stdout;
+    for part in ["4, tuned at 64x64", "2, each in one pass of 2 pictures", "a step", "at most"] {
+        assert!(plan.contains(part), "{part} in {plan}");
+    }
+    assert!(!at.join("zorp.training").exists() && !plan.contains("cost"), "{plan}");
+    let json =
+        |memory: u64| run(at, &format!("{line} --plan --json --memory {memory}")).ok().json();
+    let whole = json(1 << 40);
+    let peak = whole["bytes"]["peak"].as_u64().unwrap();
+    assert_eq!((&whole["passes"], &whole["checkpointing"]), (&1.into(), &false.into()));
+    let error = run(at, &format!("{line} --memory 8M")).failed(1, &["memory is 8 MiB", "at least"]);
+    let least = error.stderr.split("expected ").nth(1).unwrap();
+    let least = least.split(' ').next().unwrap().parse::<u64>().unwrap() << 20;
+    assert!(least < peak, "{least} of {peak}");
+    // Activations are computed again, batches are taken in parts, weights come and go.
+    let tight = json(least);
+    assert!(tight["bytes"]["peak"].as_u64().unwrap() <= least, "{tight}");
+    assert_eq!((&tight["passes"], &tight["checkpointing"]), (&2.into(), &true.into()));
+    assert!(tight["bytes"]["streamed_each_pass"].as_u64().unwrap() > 0, "{tight}");
+    assert!(tight["costs"].as_array().unwrap().len() >= 3, "{tight}");
+    let mut losses = Vec::new();
+    for memory in [1 << 40, peak - 1, least] {
+        let told = run(at, &format!("{line} --memory {memory} --restart --json")).ok().json();
+        losses.push(told["last_loss"].as_f64().unwrap());
+    }
+    let plain = run(at, &format!("{line} --restart --json")).ok().json();
+    for loss in &losses {
+        let expected = plain["last_loss"].as_f64().unwrap();
+        assert!((loss - expected).abs() < 1e-4 * expected, "{losses:?}, {expected}");
+    }
+}

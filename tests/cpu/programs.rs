@@ -294,3 +294,102 @@ fn instructions_that_are_not_there() {
         }
     }
 }
+
+/// Weights for streaming: of 128 KiB each in f16.
+fn deep(layers: usize) -> (Graph, Vec<Tensor>, HashMap<String, Vec<usize>>) {
+    let mut g = Graph::new();
+    let mut shapes = HashMap::new();
+    let mut x = g.input("x", [1, 5, 256]);
+    for layer in 0..layers {
+        let name = format!("layer{layer}.weight");
+        shapes.insert(name.clone(), vec![256, 256]);
+        let weight = g.parameter(name, [256, 256]);
+        x = g.linear(x, weight).unwrap();
+        x = g.scale(x, 0.1).unwrap();
+    }
+    (g, vec![x], shapes)
+}
+
+#[test]
+fn weights_that_come_and_go_change_nothing() {
+    let (graph, outputs, shapes) = deep(8);
+    let device = cpu(None, 2);
+    let source = Arc::new(Stored(shapes, StoredAs::F16));
+    let weights = Weights::new(&device, source, Precision::AsStored);
+    let plan = Plan::new(&graph, &outputs, device.target());
+    let x = input(&[1, 5, 256]);
+    let run = |program: &Program| {
+        program.write("x", &x).unwrap();
+        program.run();
+        program.wait().unwrap();
+        program.output(0).unwrap()
+    };
+    let expected = run(&Program::from_plan(&weights, &graph, &plan).unwrap());
+    let all = weights.planned_bytes(&graph, &plan).unwrap();
+    weights.retain(|_| false);
+    let rest = plan.activation_bytes() + 5 * 256 * 4;
+    let least = weights.held(&graph, &plan, 0).unwrap().unwrap_err().least;
+    assert_eq!(least, 128 << 10, "one at a time");
+    let mut streamed = all;
+    for within in [least, least * 3, least * 6 + 100, all] {
+        let held = weights.held(&graph, &plan, within).unwrap().unwrap();
+        assert!(held.bytes() <= within && held.streamed <= streamed, "{held:?}");
+        assert!(held.streamed + held.stays == all && held.host == 0, "{held:?}");
+        streamed = held.streamed;
+        let device = cpu(None, 2);
+        let source = Arc::new(Stored(deep(8).2, StoredAs::F16));
+        let weights = Weights::new(&device, source, Precision::AsStored);
+        let program = Program::within(&weights, &graph, &plan, within).unwrap();
+        assert_eq!(run(&program), expected);
+        assert_eq!(run(&program), expected, "again");
+        assert!(device.memory()[1] <= within + rest + 4096, "{:?} of {within}", device.memory());
+        let mut layers = 0;
+        program
+            .trace(&mut |_, _, _| {
+                layers += 1;
+                true
+            })
+            .unwrap();
+        assert!(layers >= 8, "{layers}");
+        assert_eq!(program.output(0).unwrap(), expected, "traced");
+    }
+    assert_eq!(streamed, 0);
+    let error = Program::within(&weights, &graph, &plan, least - 1).err().unwrap().to_string();
+    assert!(error.contains("too few"), "{error}");
+}
+
+/// What cannot be read any more while a program runs is told when it is waited for.
+#[test]
+fn weights_that_no_longer_come_are_told() {
+    struct Failing(Stored, std::sync::atomic::AtomicBool);
+    impl ParameterSource for Failing {
+        fn info(&self, name: &str) -> Option<ParameterInfo> {
+            self.0.info(name)
+        }
+
+        fn read(
+            &self,
+            name: &str,
+            range: Range<usize>,
+            into: &mut [f32],
+        ) -> Result<(), ParameterError> {
+            if self.1.load(std::sync::atomic::Ordering::Relaxed) {
+                let message = "the disk is gone".into();
+                return Err(ParameterError::Read { name: name.into(), message });
+            }
+            self.0.read(name, range, into)
+        }
+    }
+    let (graph, outputs, shapes) = deep(4);
+    let device = cpu(None, 1);
+    let source = Arc::new(Failing(Stored(shapes, StoredAs::F16), false.into()));
+    let weights = Weights::new(&device, source.clone(), Precision::AsStored);
+    let plan = Plan::new(&graph, &outputs, device.target());
+    let program = Program::within(&weights, &graph, &plan, 128 << 10).unwrap();
+    program.run();
+    program.wait().unwrap();
+    source.1.store(true, std::sync::atomic::Ordering::Relaxed);
+    program.run();
+    let error = program.wait().unwrap_err().to_string();
+    assert!(error.contains("the disk is gone"), "{error}");
+}

@@ -13,6 +13,7 @@ mod large;
 mod memory;
 mod random;
 mod recording;
+mod streaming;
 
 /// Whether this process runs the test `name` alone. If not, starts one that does, with
 /// `environment`, and fails unless the test passes there.

@@ -15,6 +15,7 @@ mod published;
 #[allow(dead_code, reason = "only the configurations of the cases are wanted here")]
 mod reference;
 mod shaders;
+mod streaming;
 #[path = "../common/weightless.rs"]
 mod weightless;
 

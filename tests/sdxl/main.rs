@@ -9,6 +9,7 @@ mod files;
 #[allow(dead_code, reason = "not all tests ask for all of it")]
 #[path = "../common/hashed.rs"]
 mod hashed;
+mod inpainting;
 mod learning;
 mod model;
 mod pictures;

@@ -4,6 +4,7 @@
 //! (`ops`); a program gives memory out once and then only runs (`program`). The same bytes come
 //! of any number of threads.
 
+mod compiled;
 mod compute;
 mod error;
 mod layout;
@@ -14,7 +15,9 @@ mod packed;
 mod program;
 mod report;
 mod store;
+mod streamed;
 mod task;
+mod uses;
 mod weights;
 
 use std::sync::Arc;
@@ -158,7 +161,7 @@ impl Backend for Cpu {
         source: Arc<dyn ParameterSource + Send>,
         precision: Precision,
     ) -> Box<dyn WeightStore> {
-        Box::new(weights::Weights::new(self, source, precision))
+        Box::new(Arc::new(weights::Weights::new(self, source, precision)))
     }
 
     fn copies(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
+use super::layout::Layout;
 use super::memory::{Counted, Span};
 use cpu_kernels::weights::{self as kernels, Stored};
 
@@ -13,6 +14,22 @@ pub(crate) enum Packed {
     Plain(Span),
     Rows(Arc<Table>),
     Matmul(Arc<Held>),
+}
+
+impl Packed {
+    /// What is held in the layout `held`, for kernels that want it in `layout`.
+    pub(super) fn seen_as(self, held: Layout, layout: Layout) -> Packed {
+        match &self {
+            Packed::Matmul(weights) if held != layout => match weights.turned() {
+                Some(turned) => Packed::Matmul(Arc::new(Held {
+                    weights: turned,
+                    counted: weights.counted.clone(),
+                })),
+                None => self,
+            },
+            _ => self,
+        }
+    }
 }
 
 /// The weight of a matmul or a convolution.

@@ -2,24 +2,34 @@
 //! compiled into programs.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
 
-use super::layout::Layout;
-use super::ops::layout_of;
 use super::program::Program;
+use super::streamed::stream;
+use super::uses::{shapes, uses_of_steps};
 use super::weights::Weights;
-use crate::backend::{Executable, Result, WeightStore};
-use crate::graph::{Epilogue, Graph, Origin, Plan, Shape, Tensor};
+use crate::backend::{Executable, Held, Result, TooLittle, WeightStore};
+use crate::graph::{Graph, Plan};
 
-impl WeightStore for Weights {
+/// Bytes that are packed to see how long it takes.
+const SAMPLE: u64 = 64 << 20;
+const LARGE: u64 = 64 << 10;
+
+impl WeightStore for Arc<Weights> {
     fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
-        let mut bytes = 0;
         let mut seen = HashSet::new();
-        for (name, layout, shape) in used(graph, plan) {
-            if seen.insert((name, layout)) {
-                bytes += self.bytes(name, shape, layout)?;
-            }
-        }
-        Ok(bytes)
+        let uses = uses_of_steps(self, graph, plan)?.into_iter().flatten();
+        Ok(uses.filter_map(|(key, bytes)| seen.insert(key).then_some(bytes)).sum())
+    }
+
+    fn held(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        within: u64,
+    ) -> Result<std::result::Result<Held, TooLittle>> {
+        Ok(stream(self, graph, plan, within)?.map(|stream| stream.held))
     }
 
     fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
@@ -29,27 +39,29 @@ impl WeightStore for Weights {
     fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>> {
         Ok(Box::new(Program::new(self, graph, plan)?))
     }
-}
 
-/// The weights that a plan's steps read, with the layout each wants.
-fn used<'a>(
-    graph: &'a Graph,
-    plan: &'a Plan,
-) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
-    let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
-        Origin::Parameter { name } => {
-            Some((name.as_str(), layout, &graph.node(plan.root(t)).shape))
+    fn compile_within(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        within: u64,
+    ) -> Result<Box<dyn Executable>> {
+        Ok(Box::new(Program::within(self, graph, plan, within)?))
+    }
+
+    fn rate(&self, graph: &Graph, plan: &Plan) -> Result<Option<f64>> {
+        let shapes = shapes(graph);
+        let (mut packed, start) = (0, Instant::now());
+        for ((name, layout), bytes) in uses_of_steps(self, graph, plan)?.into_iter().flatten() {
+            let shape = shapes.get(name.as_str()).filter(|_| bytes >= LARGE);
+            let Some(shape) = shape else { continue };
+            self.load_anew(&name, shape, layout)?;
+            packed += bytes;
+            if packed >= SAMPLE {
+                break;
+            }
         }
-        _ => None,
-    };
-    plan.steps.iter().flat_map(move |step| {
-        let inputs =
-            step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands =
-            step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
-        inputs
-            .chain(operands)
-            .filter_map(move |(t, layout)| weight(t, layout.held(graph.shape(plan.root(t)))))
-            .collect::<Vec<_>>()
-    })
+        let seconds = start.elapsed().as_secs_f64();
+        Ok((packed > 0 && seconds > 0.0).then(|| packed as f64 / seconds))
+    }
 }

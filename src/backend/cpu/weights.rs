@@ -95,17 +95,7 @@ impl Weights {
     /// The weight `name` of logical `shape`; loaded on first use.
     pub fn locate(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Packed> {
         let held = layout.held(shape);
-        let packed = self.find(name, shape, held)?;
-        Ok(match &packed {
-            Packed::Matmul(held_weights) if held != layout => match held_weights.turned() {
-                Some(weights) => Packed::Matmul(Arc::new(Held {
-                    weights,
-                    counted: held_weights.counted.clone(),
-                })),
-                None => packed,
-            },
-            _ => packed,
-        })
+        Ok(self.find(name, shape, held)?.seen_as(held, layout))
     }
 
     /// A weight in a layout in which it is held.
@@ -114,6 +104,13 @@ impl Weights {
         if let Some(packed) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(packed.clone());
         }
+        let packed = self.load_anew(name, shape, layout)?;
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, packed.clone());
+        Ok(packed)
+    }
+
+    /// A weight in a layout in which it is held, kept by nobody else.
+    pub fn load_anew(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Packed> {
         let info = expect(&*self.source, name, shape)?;
         let kind = self.kind(name, shape, info.stored, layout);
         let load = |kind| self.cpu.install(|| self.load(name, shape, layout, kind));
@@ -129,7 +126,6 @@ impl Weights {
             Failed::Other(error) => error,
         })?;
         self.source.done_with(name);
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, packed.clone());
         Ok(packed)
     }
 

@@ -402,6 +402,13 @@ impl Gpu {
         self.wait()
     }
 
+    /// Waits until what was submitted up to `last` is done; what went wrong, the next
+    /// [`Gpu::wait`] tells.
+    pub(super) fn wait_for(&self, last: wgpu::SubmissionIndex) {
+        let poll = wgpu::PollType::Wait { submission_index: Some(last), timeout: None };
+        drop(self.device.poll(poll));
+    }
+
     /// Waits for everything submitted; an error if the device met one since the last call.
     pub fn wait(&self) -> Result<()> {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());

@@ -6,6 +6,7 @@ mod buffer;
 mod contract;
 mod device;
 mod error;
+mod host;
 mod hosted;
 mod kernel;
 mod layout;
@@ -22,11 +23,13 @@ mod record;
 mod seam;
 mod spirv;
 mod staging;
+mod streamed;
 mod template;
 mod traits;
 mod transposed;
 mod trial;
 mod tuned;
+mod uses;
 mod weights;
 
 /// The crate `wgpu`, as this crate is built with it: for [`Host`], [`Selection::Noop`] and such.

@@ -192,7 +192,13 @@ impl Recording {
 
     /// Submits all commands; does not wait.
     pub fn play(&self) {
-        let mut rest = &self.commands[..];
+        self.play_part(0..self.commands.len());
+    }
+
+    /// Submits the commands `range`; does not wait. What is given back stands for the last of them.
+    pub(super) fn play_part(&self, range: std::ops::Range<usize>) -> Option<wgpu::SubmissionIndex> {
+        let mut rest = self.commands.get(range).unwrap_or_default();
+        let mut last = None;
         while !rest.is_empty() {
             let mut flops = 0;
             let mut count = 0;
@@ -206,9 +212,10 @@ impl Recording {
                 count += 1;
             }
             let (now, later) = rest.split_at(count);
-            submit(&self.gpu, now);
+            last = Some(submit(&self.gpu, now));
             rest = later;
         }
+        last
     }
 
     /// Submits the commands `range`, and waits for them.
@@ -222,21 +229,23 @@ impl Recording {
     /// Plays the commands one at a time, each waited for, and sums what they cost by label. `clock`
     /// gives seconds.
     pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
-        let mut costs: HashMap<String, Cost> = HashMap::new();
-        for (label, one) in self.timeline(clock)? {
-            let cost = costs.entry(label).or_default();
-            cost.calls += one.calls;
-            cost.seconds += one.seconds;
-            cost.flops += one.flops;
-            cost.bytes += one.bytes;
-        }
-        Ok(costs)
+        Ok(summed(self.timeline(clock)?))
     }
 
     /// As [`Recording::profile`], command by command.
     pub fn timeline(&self, clock: &dyn Fn() -> f64) -> Result<Vec<(String, Cost)>> {
-        let mut costs = Vec::with_capacity(self.commands.len());
-        for (command, (label, flops, bytes)) in self.commands.iter().zip(&self.labels) {
+        self.timeline_of(0..self.commands.len(), clock)
+    }
+
+    /// [`Recording::timeline`] of the commands `range`.
+    pub(super) fn timeline_of(
+        &self,
+        range: std::ops::Range<usize>,
+        clock: &dyn Fn() -> f64,
+    ) -> Result<Vec<(String, Cost)>> {
+        let mut costs = Vec::with_capacity(range.len());
+        let commands = self.commands.iter().zip(&self.labels).take(range.end).skip(range.start);
+        for (command, (label, flops, bytes)) in commands {
             let start = clock();
             submit(&self.gpu, std::slice::from_ref(command));
             self.gpu.wait()?;
@@ -248,6 +257,19 @@ impl Recording {
     }
 }
 
+/// Costs by label.
+pub(super) fn summed(timeline: Vec<(String, Cost)>) -> HashMap<String, Cost> {
+    let mut costs: HashMap<String, Cost> = HashMap::new();
+    for (label, one) in timeline {
+        let cost = costs.entry(label).or_default();
+        cost.calls += one.calls;
+        cost.seconds += one.seconds;
+        cost.flops += one.flops;
+        cost.bytes += one.bytes;
+    }
+    costs
+}
+
 /// The kernels of `commands`, and what they are rendered with.
 pub(super) fn dispatched(commands: &[Command]) -> impl Iterator<Item = (&'static str, &Params)> {
     commands.iter().filter_map(|command| match command {
@@ -256,7 +278,7 @@ pub(super) fn dispatched(commands: &[Command]) -> impl Iterator<Item = (&'static
     })
 }
 
-fn submit(gpu: &Gpu, commands: &[Played]) {
+fn submit(gpu: &Gpu, commands: &[Played]) -> wgpu::SubmissionIndex {
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let mut rest = commands;
     while let Some(first) = rest.first() {
@@ -280,7 +302,7 @@ fn submit(gpu: &Gpu, commands: &[Played]) {
             rest = &rest[1..];
         }
     }
-    gpu.queue.submit([encoder.finish()]);
+    gpu.queue.submit([encoder.finish()])
 }
 
 /// Submits one dispatch, without a recording.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use super::buffer::Slice;
 use super::device::Gpu;
-use super::layout::Layout;
-use super::ops::layout_of;
 use super::program::Program;
 use super::record::{Command, Recording};
+use super::streamed::{rate, stream};
 use super::traits::Schedule;
+use super::uses::uses_of_steps;
 use super::weights::Weights;
-use crate::backend::{self, Backend, Executable, Precision, Result, View, WeightStore};
-use crate::graph::{Epilogue, Graph, Origin, ParameterSource, Plan, Shape, Target, Tensor};
+use crate::backend::{
+    self, Backend, Executable, Held, Precision, Result, TooLittle, View, WeightStore,
+};
+use crate::graph::{Graph, ParameterSource, Plan, Target};
 
 impl Backend for Gpu {
     fn name(&self) -> &str {
@@ -61,44 +63,43 @@ impl Backend for Gpu {
 
 impl WeightStore for Weights {
     fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
-        let mut bytes = 0;
         let mut seen = HashSet::new();
-        for (name, layout, shape) in used(graph, plan) {
-            if seen.insert((name, layout)) {
-                bytes += self.bytes(name, shape, layout)?;
-            }
-        }
-        Ok(bytes)
+        let uses = uses_of_steps(self, graph, plan)?.into_iter().flatten();
+        Ok(uses.filter_map(|(key, bytes)| seen.insert(key).then_some(bytes)).sum())
+    }
+
+    fn held(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        within: u64,
+    ) -> Result<std::result::Result<Held, TooLittle>> {
+        Ok(stream(self, graph, plan, within)?.map(|stream| stream.held))
     }
 
     fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
         self.keep(wanted);
+        self.host.keep(wanted);
+    }
+
+    fn rest(&self) {
+        self.keep(&|_| false);
     }
 
     fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>> {
         Ok(Box::new(Program::new(self, graph, plan)?))
     }
-}
 
-/// The weights that a plan's steps read, with the layout each wants.
-fn used<'a>(
-    graph: &'a Graph,
-    plan: &'a Plan,
-) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
-    let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
-        Origin::Parameter { name } => {
-            Some((name.as_str(), layout, &graph.node(plan.root(t)).shape))
-        }
-        _ => None,
-    };
-    plan.steps.iter().flat_map(move |step| {
-        let inputs =
-            step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands =
-            step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
-        let suited = move |(t, layout): (Tensor, Layout)| {
-            weight(t, layout.suited(graph.shape(plan.root(t))))
-        };
-        inputs.chain(operands).filter_map(suited).collect::<Vec<_>>()
-    })
+    fn compile_within(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        within: u64,
+    ) -> Result<Box<dyn Executable>> {
+        Ok(Box::new(Program::within(self, graph, plan, within)?))
+    }
+
+    fn rate(&self, _graph: &Graph, _plan: &Plan) -> Result<Option<f64>> {
+        Ok(rate(&self.gpu)?)
+    }
 }

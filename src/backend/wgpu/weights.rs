@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Buffer, Slice};
 use super::device::Gpu;
+use super::host::HostWeights;
 use super::layout::{Held, Layout, PANEL};
 use super::lowering::BufferView;
 use super::packed::fill_with_blocks;
@@ -23,6 +24,8 @@ pub(super) struct Weights {
     source: Arc<dyn ParameterSource + Send>,
     precision: Precision,
     uploaded: Mutex<HashMap<(String, Layout), BufferView>>,
+    /// What comes and goes.
+    pub host: HostWeights,
 }
 
 /// Numbers that a core rounds to f16 at a time.
@@ -44,7 +47,7 @@ impl Weights {
         source: Arc<dyn ParameterSource + Send>,
         precision: Precision,
     ) -> Weights {
-        Weights { gpu, source, precision, uploaded: Mutex::default() }
+        Weights { gpu, source, precision, uploaded: Mutex::default(), host: HostWeights::default() }
     }
 
     /// In which numbers the weight `name` is held.
@@ -58,6 +61,11 @@ impl Weights {
     /// Bytes of the weight `name` in this layout.
     pub fn bytes(&self, name: &str, shape: &Shape, layout: Layout) -> Result<u64> {
         Ok(weight_bytes(shape, layout, self.held(name, shape, layout)?))
+    }
+
+    /// Gives up one.
+    pub fn forget(&self, key: &(String, Layout)) {
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Gives up all that are not wanted.

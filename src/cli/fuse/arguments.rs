@@ -70,6 +70,13 @@ pub struct Arguments {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Stay within this much of the device's memory, such as 8G: weights come anew in each step,
+    /// passes get smaller and sums are made by the host, as far as that takes
+    #[arg(long, value_name = "BYTES", value_parser = values::memory)]
+    pub memory: Option<u64>,
+    /// Print what the fusion would take of memory, and do nothing
+    #[arg(long)]
+    pub plan: bool,
 
     /// How weights are found [default: exact; with --to the way that the model was made]
     #[arg(long, value_enum, value_name = "SOLVER", help_heading = SOLVING)]

@@ -96,6 +96,7 @@ fn rows(
         steps: STEPS,
         seed,
         guidance,
+        memory: settings.memory,
         ..Request::default()
     };
     let mut rows = Vec::new();

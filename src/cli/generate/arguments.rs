@@ -162,7 +162,8 @@ pub struct Arguments {
     #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
     prompt_syntax: Option<Syntax>,
     /// Stay within this much of the device's memory, such as 6G: weights that are not at work are
-    /// given up, pictures decoded in tiles, batches made smaller, as far as needed
+    /// given up, pictures decoded in tiles, batches made smaller, and what still has no room comes
+    /// anew with each call of the model, as far as needed
     #[arg(long, value_name = "BYTES", value_parser = values::memory, help_heading = MODEL)]
     memory: Option<u64>,
     /// Print what the run would take of memory and calls of the model, and make nothing

@@ -213,6 +213,12 @@ impl UNetConfig {
         self.down.iter().chain(&self.up).map(of).sum::<usize>() + mid
     }
 
+    /// Made for inpainting: it reads, after the noisy latents, a mask and the latents of the picture
+    /// without what lies in it.
+    pub fn inpaints(&self) -> bool {
+        self.in_channels == 2 * self.out_channels + 1
+    }
+
     /// Height and width of a latent must be multiples of this.
     pub fn size_multiple(&self) -> usize {
         1 << self.down.iter().filter(|b| b.resample).count()

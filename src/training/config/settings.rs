@@ -198,6 +198,9 @@ pub struct Settings {
     pub sheet_steps: usize,
     /// Of its pictures; none: the model's.
     pub sheet_guidance: Option<f32>,
+    /// Bytes of the device's memory to stay within: no part of the run, but of where it runs.
+    #[serde(skip)]
+    pub memory: Option<u64>,
 }
 
 impl Settings {
@@ -328,6 +331,7 @@ impl Settings {
             sheet_scales: given.sheet_scales.unwrap_or_else(|| vec![0.0, 0.7, 1.0]),
             sheet_steps: given.sheet_steps.unwrap_or(25),
             sheet_guidance: given.sheet_guidance,
+            memory: None,
             output,
         };
         settings.check(&mut wrong);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::backend::{Cost, Device, Precision, Program, Weights};
+use crate::backend::{Cost, Device, Held, Precision, Program, Weights};
 use crate::graph::{Array, Graph, Origin, ParameterSource, Plan, Tensor};
 
 use super::build::Built;
@@ -13,6 +13,8 @@ use super::error::Result;
 pub(super) struct Engine {
     plan: Plan,
     weights: Weights,
+    /// What the weights may have of the device; none: as much as they are.
+    within: Option<u64>,
     program: Option<Program>,
 }
 
@@ -24,7 +26,15 @@ impl Engine {
         built: &Built,
     ) -> Engine {
         let plan = Plan::new(&built.graph, &[built.report], device.target());
-        Engine { plan, weights: Weights::new(device, parameters, precision), program: None }
+        let weights = Weights::new(device, parameters, precision);
+        Engine { plan, weights, within: None, program: None }
+    }
+
+    /// Lets all of it stay within so many bytes of the device, as far as weights can come and go.
+    pub fn keep_within(&mut self, memory: u64, built: &Built) -> Result<()> {
+        let PlannedBytes { activations, state, .. } = self.planned_bytes(built)?;
+        self.within = Some(memory.saturating_sub(activations + state));
+        Ok(())
     }
 
     /// Bytes of weights, activations, and what is kept between steps.
@@ -32,8 +42,19 @@ impl Engine {
         let graph = &built.graph;
         let inputs =
             graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. }));
+        let all = self.weights.planned_bytes(graph, &self.plan)?;
+        let held = match self.within {
+            Some(within) if within < all => Some(self.weights.held(graph, &self.plan, within)?),
+            _ => None,
+        };
+        let weights = match &held {
+            None => all,
+            Some(Ok(held)) => held.bytes(),
+            Some(Err(few)) => few.least,
+        };
         Ok(PlannedBytes {
-            weights: self.weights.planned_bytes(graph, &self.plan)?,
+            weights,
+            streaming: held.and_then(std::result::Result::ok),
             activations: self.plan.activation_bytes(),
             state: inputs.map(|node| node.shape.elements() as u64 * 4).sum(),
         })
@@ -42,9 +63,23 @@ impl Engine {
     /// Gets ready to run: uploads the weights.
     pub fn prepare(&mut self, graph: &Graph) -> Result<()> {
         if self.program.is_none() {
-            self.program = Some(Program::from_plan(&self.weights, graph, &self.plan)?);
+            self.program = Some(match self.within {
+                None => Program::from_plan(&self.weights, graph, &self.plan)?,
+                Some(within) => Program::within(&self.weights, graph, &self.plan, within)?,
+            });
         }
         Ok(())
+    }
+
+    /// Gives up all that is on the device.
+    pub fn rest(&mut self) {
+        self.program = None;
+        self.weights.rest();
+    }
+
+    /// Bytes a second that weights come in, measured.
+    pub fn rate(&self, graph: &Graph) -> Result<Option<f64>> {
+        Ok(self.weights.rate(graph, &self.plan)?)
     }
 
     pub fn write(&mut self, input: Tensor, array: &Array) -> Result<()> {
@@ -91,8 +126,11 @@ impl Engine {
 /// What a step takes of a device's memory, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlannedBytes {
-    /// All that programs read, packed.
+    /// All that programs read, packed; where not all of it stays, what stays and the places of what
+    /// comes and goes.
     pub weights: u64,
+    /// How weights come and go, if they do.
+    pub streaming: Option<Held>,
     /// What lies between weights and results, at its greatest.
     pub activations: u64,
     /// Inputs, and what is trained with its moments.

@@ -68,6 +68,30 @@ impl TrainingStep {
         Ok(TrainingStep::with(models, config, built, engine))
     }
 
+    /// Lets the step stay within so many bytes of the device: weights come anew in each run where
+    /// they do not fit. What is trained is the same, bit for bit. Before
+    /// [`TrainingStep::restore`]; whether it is enough, [`TrainingStep::planned_bytes`] tells.
+    ///
+    /// # Errors
+    /// Weights that are missing or of another shape.
+    pub fn keep_within(&mut self, memory: u64) -> Result<()> {
+        self.engine.keep_within(memory, &self.built)
+    }
+
+    /// Gives up what it has on the device; [`TrainingStep::restore`] brings it back, with the state
+    /// that was asked for before.
+    pub fn rest(&mut self) {
+        self.engine.rest();
+    }
+
+    /// Bytes of weights that come in a second, measured; none where that takes no time.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn rate(&self) -> Result<Option<f64>> {
+        self.engine.rate(&self.built.graph)
+    }
+
     /// The same step in plain Rust: slow, the measure for the device.
     ///
     /// # Errors
