@@ -14,6 +14,7 @@ mod interrupt;
 mod kernel;
 mod learn;
 mod manual;
+mod objects;
 mod progress;
 mod serve;
 mod terminal;

@@ -113,7 +113,7 @@ pub struct Arguments {
     pub previews: Previews,
 
     /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced; - is
-    /// standard output
+    /// standard output; s3://BUCKET/... is in an object store
     ///
     /// A PNG file: several pictures become cat-1.png, cat-2.png and so on. Or a folder (it exists,
     /// or the name ends in a slash): files are named after prompt and seed. Or a pattern in which
