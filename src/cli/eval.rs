@@ -10,13 +10,14 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept::ScaledFile;
 use mixofshow::counted;
 use mixofshow::metrics::survey::{
-    self, Judge, Opened, Order, PromptList, Results, STAND_IN, Share, Stage, Wanted,
+    self, Judge, Opened, Order, PromptList, Results, STAND_IN, Stage, Wanted,
 };
 use mixofshow::pipeline::Pipeline;
 use mixofshow::pipeline::recipe::hex;
 
 use super::objects::Place;
 use super::progress::Progress;
+use super::share::share;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 use arguments::{Merge, Merging};
@@ -28,7 +29,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         return run_merge(merge, terminal);
     }
     let start = Instant::now();
-    let share = share(arguments, terminal)?;
+    let share = share(arguments.part, terminal)?;
     let place = Place::of(&arguments.output)?;
     let out = &place.path;
     files::check_folder(out)?;
@@ -139,23 +140,6 @@ fn tell(results: &Results, out: &Place, json: bool, terminal: &Terminal) -> Resu
     }
     terminal.note(results.table());
     terminal.print_path(&out.told(&out.path.join("index.html")))
-}
-
-/// As the option says, else as the environment of a job array does.
-fn share(arguments: &Arguments, terminal: &Terminal) -> Result<Share> {
-    if let Some(share) = arguments.part {
-        return Ok(share);
-    }
-    let read = |name: &str| std::env::var(name).ok();
-    match Share::of_environment(read).map_err(|e| Failure::Usage(e.to_string()))? {
-        None => Ok(Share::ALL),
-        Some((share, by)) => {
-            if share.is_part() {
-                terminal.remark(format!("part {share}, as {by} says; --part 1/1 makes all"));
-            }
-            Ok(share)
-        }
-    }
 }
 
 fn own_list(arguments: &Arguments) -> Result<Option<PromptList>> {

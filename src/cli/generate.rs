@@ -2,7 +2,9 @@
 mod arguments;
 mod concepts;
 mod destination;
+mod item;
 mod larger;
+mod list;
 mod placing;
 mod plan;
 mod previews;
@@ -31,6 +33,7 @@ use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
 pub use destination::destinations;
+use item::Item;
 use previews::Screen;
 use report::Report;
 
@@ -50,8 +53,15 @@ struct Order {
 }
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
+    if let Some(list) = &arguments.list {
+        return list::run(list, arguments, global, terminal);
+    }
+    if arguments.part.is_some() {
+        let text = "--part shares out the lines of a list: --list names it";
+        return Err(Failure::Usage(text.into()));
+    }
     let Order { mut recipe, mut request, destinations, place, control_pictures, vae, screen } =
-        order(arguments, terminal)?;
+        order(arguments, None, terminal)?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
@@ -168,7 +178,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
 }
 
 /// Gathers what is asked for, and checks what can be checked before any work is done.
-fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
+fn order(arguments: &Arguments, item: Option<&Item>, terminal: &Terminal) -> Result<Order> {
     let mut recipe = match &arguments.like {
         Some(path) => {
             let (recipe, notes) = Recipe::read(path)?;
@@ -178,6 +188,9 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         None => Recipe::default(),
     };
     arguments.apply(&mut recipe)?;
+    if let Some(item) = item {
+        arguments.apply_item(item, &mut recipe.request);
+    }
     let like = arguments.like.as_deref();
     let control_pictures = arguments.steering.apply(&mut recipe, like, terminal)?;
     let given = |path: &PathBuf| Source::of(path);
@@ -252,7 +265,8 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         return Err(Failure::Usage(problem));
     }
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
-    let (place, output) = place(arguments.output.as_deref())?;
+    let listed = item.map(|item| item.output(arguments.output.as_deref(), seeds.len()));
+    let (place, output) = place(listed.as_deref().or(arguments.output.as_deref()))?;
     let destinations = destinations(output.as_deref(), &request.prompt, &seeds);
     if arguments.output.as_deref().is_some_and(files::is_stream) {
         check_stream(arguments, seeds.len())?;

@@ -17,6 +17,7 @@ mod manual;
 mod objects;
 mod progress;
 mod serve;
+mod share;
 mod terminal;
 mod train;
 mod units;
