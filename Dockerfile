@@ -6,12 +6,14 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
 COPY . .
-RUN cargo build --release --locked --bin mos && mkdir /out && cp target/release/mos /out/ \
+RUN cargo build --release --locked --features object-store --bin mos && mkdir /out && cp target/release/mos /out/ \
     && /out/mos man /out/man1 >/dev/null
 
 FROM debian:bookworm-slim
 COPY --from=build /out/mos /usr/local/bin/mos
 COPY --from=build /out/man1 /usr/local/share/man/man1
+# By which object stores are known (s3://).
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # Nobody's models or pictures are in the image.
 WORKDIR /work
 USER 1000:1000

@@ -120,10 +120,13 @@ pub mod training;
 pub mod workbench;
 
 // What the rooms above are built of. What of them somebody outside needs stands in those.
+mod elsewhere;
 mod file_kind;
 mod html;
 mod nn;
 mod numbers;
+#[cfg(feature = "object-store")]
+mod objects;
 mod output;
 mod plainly;
 mod quant;
@@ -135,8 +138,11 @@ mod watch;
 pub use backend::{Device, Precision};
 pub use checkpoint::Checkpoint;
 pub use concept::{Applied, Concept};
+pub use elsewhere::{Elsewhere, Nowhere};
 pub use html::escaped as html_escaped;
 pub use numbers::{Range as NumberRange, counted};
+#[cfg(feature = "object-store")]
+pub use objects::ObjectFolder;
 pub use picture::Picture;
 pub use pipeline::{Pipeline, Request};
 pub use watch::{Cancelled, Progress, Watch, unwatched};

@@ -41,6 +41,7 @@ c_package() {
         # shellcheck disable=SC2086
         {
             gcc -std=c11 $checked "$root/bindings/c/tests/edges.c" $shared -o edges
+            gcc -std=c11 $checked "$root/bindings/c/tests/steer.c" $shared -lm -o steer
             gcc -std=c11 $checked "$root/bindings/c/examples/picture.c" $static -lgcc_s -o picture
             g++ -std=c++17 $checked "$root/bindings/c/examples/teach.cpp" $shared -o teach
         }
@@ -53,6 +54,17 @@ c_package() {
             --region ".5,0,1,1: a blue dog" -o mos.png
         cmp two.png mos.png
         ./teach "$root/models/concepts" 2 quick
+        # What steers, latents, a second pass: the program's bytes too.
+        local quick=(-p "a cat" --seed 1 --size 64x64 --steps 2)
+        "$target/$built/mos" generate -p "a dog" --seed 7 --size 64x64 --steps 2 --save-latents noise.st -o other.png
+        ./steer t2i_adapter two.png steered.png noise.st noise.png hires.png
+        "$target/$built/mos" generate "${quick[@]}" -o mos-steered.png \
+            --control t2i_adapter:image=two.png,make=outline,weight=0.7,end=0.9
+        "$target/$built/mos" generate "${quick[@]}" --latents noise.st -o mos-noise.png
+        "$target/$built/mos" generate "${quick[@]}" --hires 1.5 --hires-upscaler lanczos \
+            --hires-strength 0.5 --guidance-rescale 0.5 --guidance-until 0.8 --cache 2 \
+            -o mos-hires.png
+        cmp steered.png mos-steered.png && cmp noise.png mos-noise.png && cmp hires.png mos-hires.png
     )
 }
 (c_package "$@")

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# What asks for more than tools/test.sh, which comes first: the standard libraries of other systems,
-# an emulator of another processor, the library for C, the package for registries. What cannot be had
-# is left out, with a note. tools/test-python.sh and tools/test-server.sh are run by themselves.
+# What asks for more than tools/test.sh, which comes first: the standard libraries of other systems
+# (types and borrows), an emulator of ARM (the processor's kernels), the package for registries (its
+# size), and these scripts, which can be run by themselves:
+#     tools/test-c.sh               the library for C, its examples under AddressSanitizer
+#     tools/test-slurm.sh           a fusion as jobs of a real slurmctld and slurmd
+#     tools/test-object-store.sh    statistics, evaluations and pictures by s3://, a real server
+#     tools/test-python.sh          the wheel, its tests and types; with MOS_TEST_RAY=1 on Ray
+#     tools/test-server.sh          mos serve by others' clients and a headless browser
+# What cannot be had is left out, with a note.
 #     tools/test-more.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -38,5 +44,7 @@ say "$package has $bytes bytes"
 
 tools/test-c.sh
 tools/test-slurm.sh
+tools/test-object-store.sh
 tools/test-python.sh
+tools/test-server.sh
 say "All further tests passed"

@@ -26,10 +26,9 @@ python_package() {
         say "The Python package is left out: venv, pip or packages of PyPI cannot be had here"
         return
     fi
-    # For the example on many machines, whose test is passed over without it: it is large, and its
-    # cluster of two nodes wants a machine with nothing else to do.
+    # For the example on many machines, whose test is passed over without it: it is large.
     if [ -n "${MOS_TEST_RAY:-}" ]; then
-        pip install --quiet "ray>=2.9" psutil || say "Ray is left out: it cannot be had here"
+        pip install --quiet "ray[data]>=2.40" psutil || say "Ray is left out: it cannot be had here"
     fi
     say "The Python package: a wheel, its tests, its types"
     # The program to compare with.

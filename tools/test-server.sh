@@ -2,6 +2,7 @@
 # `mos serve` by clients that others wrote, from PyPI: webuiapi, openai, and a headless browser that
 # draws two regions. Left out, with a note, where they cannot be had.
 #     tools/test-server.sh [FOLDER FOR SCREENSHOTS]
+# MOS names another program than target/release/mos.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -34,7 +35,14 @@ clients() {
     "$python" tools/server/clients.py "$address"
     if pip install --quiet playwright && browser=$(browser_of); then
         say "The page in a browser: $browser"
-        "$python" tools/server/page.py "$address" "$browser" ${shots:+"$shots"}
+        "$python" tools/server/page.py "$address" "$browser" ${shots:+"$shots"} |
+            tee "$folder/said"
+        say "What was painted with the brush, made again on the command line"
+        local kept
+        kept=$folder/pictures/$(sed -n 's/^kept: //p' "$folder/said")
+        MOS_ADAPTER=${MOS_ADAPTER:-cpu} "$mos" generate --quiet --like "$kept" \
+            -o "$folder/pictures/again.png" >/dev/null
+        cmp "$kept" "$folder/pictures/again.png"
     else
         say "The page is left out: no Chromium is here (Debian: apt-get install chromium)"
     fi

@@ -1,20 +1,23 @@
 //! `mos eval`
 mod arguments;
-mod subjects;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mixofshow::backend::wgpu::{Gpu, replaced_kernels};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
+use mixofshow::concept::ScaledFile;
 use mixofshow::counted;
 use mixofshow::metrics::survey::{
-    self, FORMAT, Judge, Opened, PromptList, Results, SceneSettings, Settings, Share, Survey,
+    self, Judge, Opened, Order, PromptList, Results, STAND_IN, Stage, Wanted,
 };
-use mixofshow::pipeline::recipe::{Recipe, hex};
-use mixofshow::pipeline::{Model, Pipeline, Request};
+use mixofshow::pipeline::Pipeline;
+use mixofshow::pipeline::recipe::hex;
 
+use super::objects::Place;
 use super::progress::Progress;
+use super::share::share;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 use arguments::{Merge, Merging};
@@ -26,8 +29,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         return run_merge(merge, terminal);
     }
     let start = Instant::now();
-    let share = share(arguments, terminal)?;
-    let out = &arguments.output;
+    let share = share(arguments.part, terminal)?;
+    let place = Place::of(&arguments.output)?;
+    let out = &place.path;
     files::check_folder(out)?;
     let own_list = own_list(arguments)?;
     let towers = open_towers(arguments)?;
@@ -36,49 +40,36 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = Checkpoint::open_named(model, files::models().as_deref())?;
-    let list = own_list.unwrap_or_else(|| match checkpoint.words.is_some() {
-        true => PromptList::known(),
-        false => PromptList::general(),
-    });
-    let (concepts, subjects) =
-        progress.aside(|| subjects::subjects(arguments, &checkpoint, &list, terminal))?;
-    check_apart(arguments, out)?;
+    let list = own_list.unwrap_or_else(|| PromptList::of_model(&checkpoint));
+    let wanted = Wanted {
+        force_base: arguments.force_base,
+        concepts: scaled(&arguments.concepts)?,
+        pictures: arguments.pictures.clone(),
+        class_words: arguments.class_word.clone(),
+        classes: arguments.class.clone(),
+    };
+    let cast = wanted.read(&checkpoint, &list).map_err(failure)?;
+    progress.aside(|| cast.notes.iter().for_each(|note| terminal.remark(note)));
+    survey::check_apart(arguments.pictures.iter().map(PathBuf::as_path), out).map_err(failure)?;
     let gpu = global.open()?;
     progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
-    let precision = arguments.precision.unwrap_or_default();
-    let mut pipeline = Pipeline::load(&gpu, &checkpoint, precision)?;
-    let shipped = shipped_towers(&towers, pipeline.model())?;
-    if shipped.is_some() {
-        progress.aside(|| {
-            terminal.remark(
-                "the model brings no vision tower and --clip names none: the towers of the model \
-                    that ships score, which know its own world alone",
-            );
-        });
+    let order = order(arguments);
+    let mut pipeline = Pipeline::load(&gpu, &checkpoint, order.precision)?;
+    let stand_in = towers.stand_in(pipeline.model())?;
+    if stand_in.is_some() {
+        progress.aside(|| terminal.remark(STAND_IN));
     }
-    let scores = shipped.as_ref().unwrap_or(pipeline.model()).clone();
-    let settings =
-        settings(arguments, model, concepts, (&towers, &scores), &checkpoint, &pipeline)?;
-    let [width, height] = settings.size;
-    let request = Request {
-        width: Some(width),
-        height: Some(height),
-        steps: settings.steps,
-        guidance: settings.guidance,
-        sampler: Some(arguments.sampler),
-        ..Request::default()
-    };
+    let scores = stand_in.as_ref().unwrap_or(pipeline.model()).clone();
     let replaced = if gpu.backend::<Gpu>().is_some() { replaced_kernels()? } else { &[] };
-    let recipe = Recipe {
-        request,
-        model: Some(settings.model.clone()),
-        model_hash: Some(settings.model_hash.clone()),
-        precision,
-        adapter: Some(gpu.name().to_string()),
-        kernels: replaced.to_vec(),
-        ..Recipe::default()
+    let on = Stage {
+        name: model,
+        hash: hex(&checkpoint.hash_watched(&mut |_| interrupt::asked())?),
+        pipeline: &pipeline,
+        gpu: &gpu,
+        kernels: replaced,
     };
-    let survey = Survey { settings, subjects, recipe };
+    let mut survey = order.survey(cast, &towers, &scores, &on).map_err(failure)?;
+    survey.elsewhere = Arc::clone(&place.elsewhere);
     let differ = survey.check(out, arguments.renew)?;
     if !differ.is_empty() {
         let keys = differ.join(", ");
@@ -126,40 +117,30 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         ));
         return Ok(());
     }
-    tell(&survey::write(out)?, out, arguments.json, terminal)?;
+    tell(&survey::write(out)?, &place, arguments.json, terminal)?;
     terminal.note(made);
     Ok(())
 }
 
 fn run_merge(merge: &Merge, terminal: &Terminal) -> Result<()> {
-    files::check_folder(&merge.output)?;
-    let results = survey::merge(&merge.parts, &merge.output)?;
-    tell(&results, &merge.output, merge.json, terminal)
+    let out = Place::of(&merge.output)?;
+    files::check_folder(&out.path)?;
+    let parts = merge.parts.iter().map(|part| Place::of(part)).collect::<Result<Vec<Place>>>()?;
+    parts.iter().chain([&out]).try_for_each(Place::fetch_all)?;
+    let paths: Vec<PathBuf> = parts.iter().map(|part| part.path.clone()).collect();
+    let results = survey::merge(&paths, &out.path)?;
+    out.put_all(&|path| path.starts_with("pictures"))?;
+    tell(&results, &out, merge.json, terminal)
 }
 
-fn tell(results: &Results, out: &Path, json: bool, terminal: &Terminal) -> Result<()> {
+/// Tells of the results, which go where the pictures are.
+fn tell(results: &Results, out: &Place, json: bool, terminal: &Terminal) -> Result<()> {
+    out.put_all(&|path| !path.starts_with("pictures"))?;
     if json {
         return terminal.print_json(results);
     }
     terminal.note(results.table());
-    terminal.print_path(&out.join("index.html"))
-}
-
-/// As the option says, else as the environment of a job array does.
-fn share(arguments: &Arguments, terminal: &Terminal) -> Result<Share> {
-    if let Some(share) = arguments.part {
-        return Ok(share);
-    }
-    let read = |name: &str| std::env::var(name).ok();
-    match Share::of_environment(read).map_err(|e| Failure::Usage(e.to_string()))? {
-        None => Ok(Share::ALL),
-        Some((share, by)) => {
-            if share.is_part() {
-                terminal.remark(format!("part {share}, as {by} says; --part 1/1 makes all"));
-            }
-            Ok(share)
-        }
-    }
+    terminal.print_path(&out.told(&out.path.join("index.html")))
 }
 
 fn own_list(arguments: &Arguments) -> Result<Option<PromptList>> {
@@ -192,60 +173,30 @@ fn open_towers(arguments: &Arguments) -> Result<Opened> {
     Ok(towers)
 }
 
-/// The model that ships, where nobody else brings CLIP's towers: fused models leave them to their
-/// base.
-fn shipped_towers(towers: &Opened, model: &Model) -> Result<Option<Model>> {
-    if towers.brings(Judge::Clip) || model.vision.is_some() {
-        return Ok(None);
-    }
-    Ok(Some(Model::open(&Checkpoint::shipped()?)?))
+fn scaled(given: &[String]) -> Result<Vec<ScaledFile>> {
+    given.iter().map(|given| ScaledFile::parse(given).map_err(Failure::Usage)).collect()
 }
 
-/// The folder is none that is read: pictures would be made beside what they are compared with.
-fn check_apart(arguments: &Arguments, out: &Path) -> Result<()> {
-    let inputs: Vec<PathBuf> = arguments.pictures.clone();
-    let same = |input: &&PathBuf| mixofshow::checkpoint::output::is_same(input, out);
-    match inputs.iter().find(same) {
-        Some(input) => Err(Failure::Usage(format!(
-            "{}: results would go into a folder of pictures to compare with: name another one",
-            input.display()
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn settings(
-    arguments: &Arguments,
-    model: &str,
-    concepts: Vec<survey::ConceptSettings>,
-    (towers, scores): (&Opened, &Model),
-    checkpoint: &Checkpoint,
-    pipeline: &Pipeline,
-) -> Result<Settings> {
-    let (width, height) = arguments.size.unwrap_or(pipeline.default_size());
-    let factor = pipeline.factor();
-    if !width.is_multiple_of(factor) || !height.is_multiple_of(factor) {
-        return Err(Failure::Usage(format!(
-            "--size {width}x{height}: expected multiples of {factor}"
-        )));
-    }
-    let hash = checkpoint.hash_watched(&mut |_| interrupt::asked())?;
-    Ok(Settings {
-        mos_eval: FORMAT,
-        model: model.to_string(),
-        model_hash: hex(&hash),
-        scenes: SceneSettings::of(&concepts, &arguments.place),
-        concepts,
+fn order(arguments: &Arguments) -> Order {
+    Order {
         pictures: arguments.count,
-        together: arguments.together.unwrap_or(arguments.count),
+        together: arguments.together,
+        place: arguments.place.clone(),
         seed: arguments.seed,
-        size: [width, height],
+        size: arguments.size,
         steps: arguments.steps,
-        guidance: arguments.guidance.unwrap_or(pipeline.guidance()),
-        sampler: arguments.sampler.to_string(),
-        precision: arguments.precision.unwrap_or_default().to_string(),
-        towers: towers.settings(scores)?,
-        judge: arguments.judge.name().to_string(),
+        guidance: arguments.guidance,
+        sampler: arguments.sampler,
+        precision: arguments.precision.unwrap_or_default(),
+        judge: arguments.judge,
         as_published: arguments.as_published,
-    })
+    }
+}
+
+/// What does not go together is wrong usage.
+fn failure(error: survey::Error) -> Failure {
+    match error {
+        survey::Error::Usage(problem) => Failure::Usage(problem),
+        other => other.into(),
+    }
 }

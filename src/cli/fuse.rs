@@ -4,8 +4,10 @@ mod plan;
 mod sheet;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+use mixofshow::Nowhere;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
 use mixofshow::counted;
@@ -16,6 +18,7 @@ use mixofshow::fusion::{
 };
 use serde::Serialize;
 
+use super::objects::Place;
 use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
@@ -27,7 +30,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let replace = arguments.replace || arguments.to.is_some() && arguments.output.is_none();
     let out = output(arguments)?;
     out.iter().try_for_each(|out| files::check_fused(out, replace))?;
-    arguments.statistics.iter().try_for_each(|folder| files::check_folder(folder))?;
+    let statistics = arguments.statistics.as_deref().map(Place::of).transpose()?;
+    let kept = statistics.as_ref();
+    kept.iter().try_for_each(|place| files::check_folder(&place.path))?;
     let previous = arguments.to.as_deref().map(Previous::open).transpose()?;
     let model = match (&arguments.model, &previous) {
         (Some(model), _) => model.clone(),
@@ -36,9 +41,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     };
     if let Some(out) = &out {
         let path = files::model(&model);
-        files::check_fused_apart(out, path.as_deref(), arguments.statistics.as_deref())?;
+        let kept = kept.map(|place| place.path.as_path());
+        files::check_fused_apart(out, path.as_deref(), kept)?;
     }
-    let concepts = concepts(arguments, previous.as_ref(), terminal)?;
+    let concepts = concepts(arguments, previous.as_ref(), kept, terminal)?;
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = Checkpoint::open_named(&model, files::models().as_deref())?;
@@ -59,7 +65,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         concepts,
         out,
         replace,
-        statistics: arguments.statistics.clone(),
+        statistics: kept.map(|place| place.path.clone()),
+        elsewhere: kept
+            .map_or_else(|| Arc::new(Nowhere) as _, |place| Arc::clone(&place.elsewhere)),
         part: arguments.part,
         accept_stale: arguments.to.is_some() && !arguments.refresh,
     };
@@ -168,6 +176,7 @@ fn output(arguments: &Arguments) -> Result<Option<PathBuf>> {
 fn concepts(
     arguments: &Arguments,
     previous: Option<&Previous>,
+    statistics: Option<&Place>,
     terminal: &Terminal,
 ) -> Result<Vec<ConceptToFuse>> {
     let mut listed: Vec<ListedConcept> = Vec::new();
@@ -225,14 +234,14 @@ fn concepts(
                 previous.base
             )));
         }
-        let Some(statistics) = &arguments.statistics else {
+        let Some(statistics) = statistics else {
             return Err(Failure::Usage(
                 "--statistics names the folder that was kept with --save-statistics when the \
                     model was fused"
                     .into(),
             ));
         };
-        let mut before = previous.entries(statistics)?;
+        let mut before = previous.entries_from(&statistics.path, &statistics.elsewhere)?;
         before.retain(|entry| {
             !arguments.remove.iter().any(|name| {
                 entry.concept.name == *name

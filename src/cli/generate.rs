@@ -2,7 +2,9 @@
 mod arguments;
 mod concepts;
 mod destination;
+mod item;
 mod larger;
+mod list;
 mod placing;
 mod plan;
 mod previews;
@@ -25,11 +27,13 @@ use mixofshow::pipeline::recipe::{Lookup, Recipe, Source, hex};
 use mixofshow::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
 
 use super::files::make_folder_of;
+use super::objects::{self, Place};
 use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
 pub use destination::destinations;
+use item::Item;
 use previews::Screen;
 use report::Report;
 
@@ -39,6 +43,8 @@ struct Order {
     /// The recipe's request with the pictures and latents that it names.
     request: Request,
     destinations: Vec<PathBuf>,
+    /// Where pictures go besides, where a URL was given.
+    place: Option<Place>,
     /// One for each of the recipe's controls.
     control_pictures: Vec<Picture>,
     /// The small autoencoder that decodes.
@@ -47,8 +53,15 @@ struct Order {
 }
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
-    let Order { mut recipe, mut request, destinations, control_pictures, vae, screen } =
-        order(arguments, terminal)?;
+    if let Some(list) = &arguments.list {
+        return list::run(list, arguments, global, terminal);
+    }
+    if arguments.part.is_some() {
+        let text = "--part shares out the lines of a list: --list names it";
+        return Err(Failure::Usage(text.into()));
+    }
+    let Order { mut recipe, mut request, destinations, place, control_pictures, vae, screen } =
+        order(arguments, None, terminal)?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
@@ -98,13 +111,13 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         });
         let loading = start.elapsed();
         let mut hashing = Some(hashing);
-        let shown = RefCell::new(&mut progress);
+        let bar = RefCell::new(&mut progress);
         let _watched = interrupt::watched();
         let unseen = RefCell::new(None);
         let generated = pipeline.make_shown(
             prepared,
             &mut |at| {
-                shown.borrow_mut().show(at.stage, at.done, at.of);
+                bar.borrow_mut().show(at.stage, at.done, at.of);
                 interrupt::asked()
             },
             &mut |generated, number, picture| {
@@ -112,10 +125,11 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
                     recipe.model_hash = hashing.join().ok().flatten();
                 }
                 let Some(destination) = destinations.get(number) else { return Ok(()) };
-                write(&recipe, generated, number, &picture, destination, arguments)?;
+                write(&recipe, generated, number, &picture, destination, &place, arguments)?;
                 let silent = arguments.json || files::is_stream(destination);
-                let print = || if silent { Ok(()) } else { terminal.print_path(destination) };
-                match shown.borrow().aside(print) {
+                let shown = told(destination, &place);
+                let print = || if silent { Ok(()) } else { terminal.print_path(&shown) };
+                match bar.borrow().aside(print) {
                     // That nobody reads the names is no reason to leave pictures out.
                     Err(Failure::Unread) => Ok(()),
                     other => other,
@@ -123,7 +137,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             },
             &mut |preview| {
                 let Some(screen) = &screen else { return };
-                if let Err(failure) = shown.borrow().aside(|| screen.show(preview)) {
+                if let Err(failure) = bar.borrow().aside(|| screen.show(preview)) {
                     // Said once, and the work goes on.
                     unseen.borrow_mut().get_or_insert(failure);
                 }
@@ -154,6 +168,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         );
     }
     let times = [loading, start.elapsed()];
+    let destinations: Vec<PathBuf> = destinations.iter().map(|path| told(path, &place)).collect();
     let report = Report::new(&recipe, &generated, &destinations, times, terminal.told());
     if arguments.json {
         terminal.print_json(&report)?;
@@ -163,7 +178,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
 }
 
 /// Gathers what is asked for, and checks what can be checked before any work is done.
-fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
+fn order(arguments: &Arguments, item: Option<&Item>, terminal: &Terminal) -> Result<Order> {
     let mut recipe = match &arguments.like {
         Some(path) => {
             let (recipe, notes) = Recipe::read(path)?;
@@ -173,6 +188,9 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         None => Recipe::default(),
     };
     arguments.apply(&mut recipe)?;
+    if let Some(item) = item {
+        arguments.apply_item(item, &mut recipe.request);
+    }
     let like = arguments.like.as_deref();
     let control_pictures = arguments.steering.apply(&mut recipe, like, terminal)?;
     let given = |path: &PathBuf| Source::of(path);
@@ -247,7 +265,9 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         return Err(Failure::Usage(problem));
     }
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
-    let destinations = destinations(arguments.output.as_deref(), &request.prompt, &seeds);
+    let listed = item.map(|item| item.output(arguments.output.as_deref(), seeds.len()));
+    let (place, output) = place(listed.as_deref().or(arguments.output.as_deref()))?;
+    let destinations = destinations(output.as_deref(), &request.prompt, &seeds);
     if arguments.output.as_deref().is_some_and(files::is_stream) {
         check_stream(arguments, seeds.len())?;
     }
@@ -277,7 +297,29 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
     }
     let inputs = inputs(arguments, &recipe);
     outputs.iter().try_for_each(|output| files::check_apart(output, &inputs))?;
-    Ok(Order { recipe, request, destinations, control_pictures, vae: opened.vae, screen })
+    let vae = opened.vae;
+    Ok(Order { recipe, request, destinations, place, control_pictures, vae, screen })
+}
+
+/// What a URL stands for, and where pictures are written here.
+fn place(output: Option<&Path>) -> Result<(Option<Place>, Option<PathBuf>)> {
+    let Some(output) = output.filter(|output| objects::is_url(output)) else {
+        return Ok((None, output.map(Path::to_path_buf)));
+    };
+    let url = output.to_string_lossy();
+    // The last part is a file's name or a pattern, as of paths.
+    let (folder, name) = match url.strip_prefix("s3://").and_then(|rest| rest.rsplit_once('/')) {
+        Some((folder, name)) => (format!("s3://{folder}"), name),
+        None => (url.to_string(), ""),
+    };
+    let place = Place::of(Path::new(&folder))?;
+    let output = place.path.join(name);
+    Ok((Some(place), Some(output)))
+}
+
+/// As people are told of a picture's file.
+fn told(destination: &Path, place: &Option<Place>) -> PathBuf {
+    place.as_ref().map_or_else(|| destination.to_path_buf(), |place| place.told(destination))
 }
 
 /// The files that are read.
@@ -386,15 +428,23 @@ fn write(
     number: usize,
     picture: &Picture,
     destination: &Path,
+    place: &Option<Place>,
     arguments: &Arguments,
 ) -> Result<()> {
     let mut told = recipe.clone();
     if !files::is_stream(destination) {
         make_folder_of(destination)?;
-        told = recipe.beside(destination);
+        // From an object store no way leads to files here.
+        told = if place.is_some() { told } else { recipe.beside(destination) };
     }
     files::save(picture, destination, Some(&told.parameters(generated, number)))?;
-    arguments.placing.draw(recipe, picture, destination)
+    arguments.placing.draw(recipe, picture, destination)?;
+    let Some(place) = place else { return Ok(()) };
+    place.elsewhere.put(destination)?;
+    if arguments.placing.show_layout {
+        place.elsewhere.put(&placing::drawing_of(destination))?;
+    }
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]

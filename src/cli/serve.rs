@@ -1,7 +1,7 @@
 //! `mos serve`
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
@@ -48,6 +48,13 @@ pub struct Arguments {
     #[arg(long, env = "MOS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     #[arg(help_heading = ADDRESS)]
     token: Option<String>,
+    /// File of clients that are told apart, `NAME=TOKEN` a line: each sees its own jobs and pictures
+    /// alone; who shows --token sees all
+    ///
+    /// Models, concepts, what is taught and fused, and what is chosen at /sdapi/v1/options are
+    /// everybody's. With --output, a client's pictures are kept in a folder of its name inside.
+    #[arg(long, value_name = "FILE", help_heading = ADDRESS)]
+    clients: Option<PathBuf>,
     /// Another name that this machine is called by; may be repeated
     ///
     /// Requests have to name the server by its address, as `localhost`, or so: a page of somebody
@@ -103,8 +110,10 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    fn options(&self) -> Options {
+    fn options(&self) -> Result<Options> {
+        let clients = self.clients.as_deref().map(clients).transpose()?.unwrap_or_default();
         let mut options = Options {
+            clients,
             address: SocketAddr::new(self.host, self.port),
             token: self.token.clone().filter(|token| !token.is_empty()),
             names: self.name.clone(),
@@ -126,17 +135,36 @@ impl Arguments {
         limits.batch = self.most_pictures.unwrap_or(limits.batch);
         limits.pixels = self.most_side.map_or(limits.pixels, |side| side * side);
         limits.models = self.keep_models.unwrap_or(limits.models);
-        options
+        Ok(options)
     }
 }
 
+/// Names and tokens, one client a line.
+fn clients(path: &Path) -> Result<Vec<(String, String)>> {
+    let text = files::text("--clients", path, "NAME=TOKEN lines")?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let pair = |(number, line): (usize, &str)| match line.split_once('=') {
+        Some((name, token)) => Ok((name.trim().to_string(), token.trim().to_string())),
+        // What stands there may be a token: it is not shown.
+        None => Err(Failure::Usage(format!(
+            "--clients {}: line {} is not NAME=TOKEN",
+            path.display(),
+            number + 1
+        ))),
+    };
+    lines.map(pair).collect()
+}
+
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
-    let options = arguments.options();
+    let options = arguments.options()?;
     let device = global.open()?;
     terminal.detail(format!("adapter: {}", device.name()));
     let server = Server::bind(device, options).map_err(|error| match error {
         server::Error::Open { .. }
         | server::Error::Token { .. }
+        | server::Error::Client { .. }
+        | server::Error::Shared
         | server::Error::Folder { .. }
         | server::Error::Origin { .. } => Failure::Usage(error.to_string()),
         other => other.into(),

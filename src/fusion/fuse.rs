@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
 use crate::backend::Device;
 use crate::checkpoint::{self, Checkpoint, Network, TensorFile, TensorView};
+use crate::elsewhere::{Elsewhere, Nowhere};
 use crate::output;
 
 use super::base::{Base, FusedWeights, Runner, base_weight};
@@ -37,6 +39,9 @@ pub struct Order {
     /// Where statistics are kept, found and, if they are there already, not taken again. None:
     /// beside `out`, until it is done.
     pub statistics: Option<PathBuf>,
+    /// What stands behind that folder: what is recorded is handed on there, and what others have
+    /// recorded is brought from there.
+    pub elsewhere: Arc<dyn Elsewhere>,
     /// Of the statistics of the last stage, take only those of every n-th concept, from the k-th on
     /// (counted from 1).
     pub part: Option<(usize, usize)>,
@@ -52,6 +57,7 @@ impl Order {
             out: Some(out),
             replace: false,
             statistics: None,
+            elsewhere: Arc::new(Nowhere),
             part: None,
             accept_stale: false,
         }
@@ -110,7 +116,7 @@ pub fn fuse(
         .into_iter()
         .map(|stage| Ok((stage, StageLayers::of(stage, &base, &members)?)))
         .collect::<Result<_>>()?;
-    let store = Store::open(&working)?;
+    let store = Store::open(&working, Arc::clone(&order.elsewhere))?;
     for member in &members {
         store.put_concept(member)?;
     }
@@ -279,7 +285,7 @@ impl Fusion<'_, '_> {
         let origin = Origin::new(stage.name(), subject, base, recorded, &self.earlier);
         // What is quickly taken is not worth being stale.
         let accept_stale = self.accept_stale && stage == Stage::Spatial;
-        let before = self.store.find(&origin, layout);
+        let before = self.store.find(&origin, layout)?;
         let before = match before {
             Some(found) if !found.stale || accept_stale => return Ok(found),
             other => other,
@@ -457,9 +463,8 @@ impl Fusion<'_, '_> {
         let expected = |file: TensorFile, runner: &Runner| {
             Predicted::expected(file, subject, runner, self.settings)
         };
-        if let Some(found) =
-            self.store.find_predictions(&origin).and_then(|file| expected(file, &self.runner))
-        {
+        let found = self.store.find_predictions(&origin)?;
+        if let Some(found) = found.and_then(|file| expected(file, &self.runner)) {
             return Ok(found);
         }
         let none = FusedWeights::default;

@@ -1,6 +1,7 @@
 //! A model that was fused before: what went in, so that concepts can be added and taken away.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -10,6 +11,7 @@ use super::settings::Settings;
 use super::store::Store;
 use super::written::NOTE_FILE;
 use super::{Error, Result};
+use crate::elsewhere::{Elsewhere, Nowhere};
 
 /// The note of a fused model.
 #[derive(Clone, Debug)]
@@ -58,7 +60,20 @@ impl Previous {
     /// # Errors
     /// A concept that is not in the folder.
     pub fn entries(&self, statistics: &Path) -> Result<Vec<ConceptToFuse>> {
-        let store = Store::open(statistics)?;
+        let nowhere: Arc<dyn Elsewhere> = Arc::new(Nowhere);
+        self.entries_from(statistics, &nowhere)
+    }
+
+    /// As [`Previous::entries`], of a folder that something stands behind.
+    ///
+    /// # Errors
+    /// A concept that is in neither; what cannot be brought.
+    pub fn entries_from(
+        &self,
+        statistics: &Path,
+        elsewhere: &Arc<dyn Elsewhere>,
+    ) -> Result<Vec<ConceptToFuse>> {
+        let store = Store::open(statistics, Arc::clone(elsewhere))?;
         let mut entries = Vec::new();
         for listed in &self.concepts {
             let concept = store.concept(&listed.key)?.ok_or_else(|| {

@@ -4,11 +4,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, DType, ModelHash, TensorFile, TensorView};
 use crate::concept::Concept;
+use crate::elsewhere::Elsewhere;
 
 use super::collect::RecordedSubject;
 use super::groups::{Site, Stage, StageLayers};
@@ -37,6 +39,8 @@ pub(super) const SCRATCH: &str = ".mos-scratch-";
 /// The folder.
 pub(super) struct Store {
     folder: PathBuf,
+    /// What stands behind it.
+    elsewhere: Arc<dyn Elsewhere>,
 }
 
 /// What statistics were taken of and how.
@@ -78,9 +82,19 @@ pub(super) struct Found {
 }
 
 impl Store {
-    pub fn open(folder: &Path) -> Result<Store> {
+    pub fn open(folder: &Path, elsewhere: Arc<dyn Elsewhere>) -> Result<Store> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
-        Ok(Store { folder: folder.to_path_buf() })
+        Ok(Store { folder: folder.to_path_buf(), elsewhere })
+    }
+
+    /// Whether a file is here, brought from elsewhere if need be.
+    fn has(&self, path: &Path) -> Result<bool> {
+        self.elsewhere.fetch(path).map_err(Error::io(path, "fetch"))
+    }
+
+    /// A file that was just written, for others to find.
+    fn hand_on(&self, path: &Path) -> Result<()> {
+        self.elsewhere.put(path).map_err(Error::io(path, "hand on"))
     }
 
     /// Removes all files that a fusion puts there, and the folder, unless somebody else has put
@@ -114,13 +128,29 @@ impl Store {
 
     /// The statistics of that origin, if they are there, whole and of `layout`'s shapes. With other
     /// settings, or of another model, they count as not there.
-    pub fn find(&self, origin: &Origin, layout: &StageLayers) -> Option<Found> {
-        // What cannot be read (a copy that broke off) is taken again.
-        let file = TensorFile::open(&self.path(origin)).ok()?;
-        let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
+    ///
+    /// # Errors
+    /// What is elsewhere and cannot be brought.
+    pub fn find(&self, origin: &Origin, layout: &StageLayers) -> Result<Option<Found>> {
+        let Some((file, written)) = self.opened(origin)? else { return Ok(None) };
         let fits =
             written.is_like(origin) && layout.sites.iter().all(|site| read(&file, site).is_ok());
-        fits.then(|| Found { stale: written.earlier != origin.earlier, file })
+        Ok(fits.then(|| Found { stale: written.earlier != origin.earlier, file }))
+    }
+
+    /// The file of an origin's name, and the origin that it was written for. What cannot be read (a
+    /// copy that broke off) is taken again.
+    fn opened(&self, origin: &Origin) -> Result<Option<(TensorFile, Origin)>> {
+        let path = self.path(origin);
+        if !self.has(&path)? {
+            return Ok(None);
+        }
+        let open = || {
+            let file = TensorFile::open(&path).ok()?;
+            let written = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
+            Some((file, written))
+        };
+        Ok(open())
     }
 
     /// Writes statistics, whole or not at all.
@@ -157,15 +187,18 @@ impl Store {
         ]);
         let path = self.path(origin);
         checkpoint::write(&path, &tensors, &metadata)?;
+        self.hand_on(&path)?;
         Ok(TensorFile::open(&path)?)
     }
 
     /// The file of predictions of that origin, if it is there; whether it is whole is for the
     /// reader to say.
-    pub fn find_predictions(&self, origin: &Origin) -> Option<TensorFile> {
-        let file = TensorFile::open(&self.path(origin)).ok()?;
-        let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
-        (written == *origin).then_some(file)
+    ///
+    /// # Errors
+    /// What is elsewhere and cannot be brought.
+    pub fn find_predictions(&self, origin: &Origin) -> Result<Option<TensorFile>> {
+        let found = self.opened(origin)?;
+        Ok(found.filter(|(_, written)| written == origin).map(|(file, _)| file))
     }
 
     /// Writes predictions, whole or not at all.
@@ -182,21 +215,23 @@ impl Store {
             &predictions.tensors(),
             &BTreeMap::from([(KEY.to_string(), origin_text)]),
         )?;
+        self.hand_on(&path)?;
         Ok(TensorFile::open(&path)?)
     }
 
     /// The concept itself, so that the folder is enough to add others later.
     pub fn put_concept(&self, member: &FusedConcept) -> Result<PathBuf> {
         let path = self.concept_path(&member.key);
-        if !path.exists() {
+        if !self.has(&path)? {
             member.concept.write(&path)?;
+            self.hand_on(&path)?;
         }
         Ok(path)
     }
 
     pub fn concept(&self, key: &str) -> Result<Option<Concept>> {
         let path = self.concept_path(key);
-        Ok(if path.exists() { Some(Concept::read(&path)?) } else { None })
+        Ok(if self.has(&path)? { Some(Concept::read(&path)?) } else { None })
     }
 
     fn concept_path(&self, key: &str) -> PathBuf {

@@ -24,6 +24,18 @@ pub enum Error {
         /// The least that are taken.
         least: usize,
     },
+    /// A client's name that is none.
+    #[error(
+        "the client `{name}`: expected a name of its own, of 1 to 40 letters, digits, - and _, and \
+            not `inputs`"
+    )]
+    Client {
+        /// As it was given.
+        name: String,
+    },
+    /// Clients that could not be told apart.
+    #[error("two clients have the same token: each needs its own, and another than --token")]
+    Shared,
     /// The address is taken, or not this machine's.
     #[error("{address}: cannot listen there: {source}")]
     Address {

@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 
 use crate::output;
 use crate::picture::{Parameters, parameters};
+use crate::pipeline::recipe::Recipe;
+use crate::region::Area;
 
+use super::client::Client;
 use super::error::Error;
 use super::job::seconds;
 use super::problem::Problem;
@@ -16,7 +19,13 @@ use super::problem::Problem;
 /// Digits of the number that a file's name begins with.
 const DIGITS: usize = 5;
 
+/// The folder inside of it in which what pictures were made from is kept.
+pub const INPUTS: &str = "inputs";
+/// Digits of a hash that names a file there.
+const HASH_DIGITS: usize = 16;
+
 /// The folder of pictures.
+#[derive(Clone)]
 pub struct Gallery {
     folder: PathBuf,
 }
@@ -47,6 +56,65 @@ impl Gallery {
         std::fs::create_dir_all(folder).map_err(unreadable)?;
         std::fs::read_dir(folder).map_err(unreadable)?;
         Ok(Gallery { folder: folder.to_path_buf() })
+    }
+
+    /// The folder of a client that is told apart.
+    pub fn of(&self, client: &Client) -> Result<Gallery, Problem> {
+        let Some(name) = client.name() else { return Ok(self.clone()) };
+        Ok(Gallery { folder: self.inside(name)? })
+    }
+
+    /// A folder inside, which is no link to elsewhere; made where it is not there.
+    fn inside(&self, name: &str) -> Result<PathBuf, Problem> {
+        let folder = self.folder.join(name);
+        std::fs::create_dir_all(&folder)?;
+        match std::fs::symlink_metadata(&folder)?.is_dir() {
+            true => Ok(folder),
+            false => Err(Problem::own(format!(
+                "`{name}` in the folder of pictures is a link: nothing is kept there"
+            ))),
+        }
+    }
+
+    /// Keeps the pictures that were sent, under their hashes, and names them so in the recipe: from
+    /// there the picture can be made again.
+    pub fn keep_inputs(
+        &self,
+        brought: &[(String, Vec<u8>)],
+        recipe: &mut Recipe,
+    ) -> Result<(), Problem> {
+        if brought.is_empty() {
+            return Ok(());
+        }
+        let folder = self.inside(INPUTS)?;
+        for (sha256, bytes) in brought {
+            let name = input_name(sha256, bytes);
+            let path = folder.join(&name);
+            if !path.exists() {
+                output::write(&path, |out| out.write_all(bytes)).map_err(|error| {
+                    Problem::own(format!(
+                        "a picture that was sent cannot be kept in the folder of pictures: {error}"
+                    ))
+                })?;
+            }
+            let kept = Path::new(INPUTS).join(&name);
+            let of_controls = recipe.controls.iter_mut().map(|control| &mut control.image);
+            let single = [&mut recipe.image, &mut recipe.mask].into_iter().flatten();
+            let sources = single.chain(of_controls).filter(|source| source.sha256 == *sha256);
+            sources.for_each(|source| source.path.clone_from(&kept));
+            let regions = &mut recipe.request.regions.regions;
+            for mask in recipe.region_masks.iter_mut().filter(|mask| mask.sha256 == *sha256) {
+                for region in regions.iter_mut() {
+                    if let Area::Mask(path) = &mut region.area
+                        && *path == mask.path
+                    {
+                        path.clone_from(&kept);
+                    }
+                }
+                mask.path.clone_from(&kept);
+            }
+        }
+        Ok(())
     }
 
     /// Names of the pictures, and when they were made; the newest first.
@@ -119,6 +187,18 @@ impl Gallery {
             _ => Err(missing()),
         }
     }
+}
+
+/// What the file of a picture that was sent is called.
+fn input_name(sha256: &str, bytes: &[u8]) -> String {
+    let ending = match bytes {
+        [0x89, b'P', ..] => "png",
+        [0xff, 0xd8, ..] => "jpg",
+        [b'R', b'I', b'F', b'F', ..] => "webp",
+        [b'B', b'M', ..] => "bmp",
+        _ => "picture",
+    };
+    format!("{}.{ending}", sha256.get(..HASH_DIGITS).unwrap_or(sha256))
 }
 
 /// How a picture was made, as clients see it.

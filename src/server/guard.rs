@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Options;
+use super::client::{Client, is_name};
 use super::error::Error;
 use super::problem::Problem;
 
@@ -22,8 +23,9 @@ const LEAST: usize = 16;
 
 /// Who may ask.
 pub struct Guard {
-    /// What the token comes to: of one length, whatever was sent.
-    token: Option<[u8; 32]>,
+    /// What tokens come to, of one length, whatever was sent, and whose they are; empty: nobody has
+    /// to show any.
+    tokens: Vec<([u8; 32], Client)>,
     names: Vec<String>,
     origins: Vec<String>,
 }
@@ -70,26 +72,44 @@ impl Guard {
     /// # Errors
     /// An address that others reach without a token; a token that is short; an origin that is none.
     pub fn new(options: &Options) -> Result<Guard, Error> {
-        let token = options.token.as_deref();
-        if token.is_none() && !is_loopback(&options.address) {
-            return Err(Error::Open { address: options.address });
-        }
-        if let Some(token) = token {
+        let own = options.token.iter().map(|token| (Client::default(), token.as_str()));
+        let named = options.clients.iter();
+        let named = named.map(|(name, token)| (Client::named(name), token.as_str()));
+        let mut tokens: Vec<([u8; 32], Client)> = Vec::new();
+        for (client, token) in own.chain(named) {
             let found = token.chars().count();
             if found < LEAST || token.contains(char::is_whitespace) {
                 return Err(Error::Token { found, least: LEAST });
             }
+            if let Some(name) = client.name()
+                && (!is_name(name) || tokens.iter().any(|(_, other)| *other == client))
+            {
+                return Err(Error::Client { name: name.to_string() });
+            }
+            let token = digest(token);
+            if tokens.iter().any(|(other, _)| *other == token) {
+                return Err(Error::Shared);
+            }
+            tokens.push((token, client));
+        }
+        if tokens.is_empty() && !is_loopback(&options.address) {
+            return Err(Error::Open { address: options.address });
         }
         let of = |text: &String| origin(text).ok_or_else(|| Error::Origin { found: text.clone() });
         Ok(Guard {
-            token: token.map(digest),
+            tokens,
             names: options.names.iter().map(|name| name.trim().to_ascii_lowercase()).collect(),
             origins: options.origins.iter().map(of).collect::<Result<_, _>>()?,
         })
     }
 
-    /// Whether a request is heard.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Whether a request is heard, and whose it is.
+    pub fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Client, Problem> {
         let refused = |words: &str| Err(Problem::new(StatusCode::FORBIDDEN, words));
         let mut hosts = headers.get_all(HOST).iter();
         let named = hosts.next().and_then(|value| value.to_str().ok());
@@ -124,9 +144,9 @@ impl Guard {
             return refused("a page of another origin may not ask");
         }
         // Browsers ask beforehand without the token.
-        match self.token {
-            Some(token) if !self.is_preflight(method, headers) => check_token(&token, headers),
-            _ => Ok(()),
+        match self.tokens.is_empty() || self.is_preflight(method, headers) {
+            true => Ok(Client::default()),
+            false => check_token(&self.tokens, headers),
         }
     }
 
@@ -151,8 +171,8 @@ impl Guard {
     }
 }
 
-/// The token as `Authorization: Bearer TOKEN`, or as the password of any user.
-fn check_token(token: &[u8; 32], headers: &HeaderMap) -> Result<(), Problem> {
+/// A token as `Authorization: Bearer TOKEN`, or as the password of any user, and whose it is.
+fn check_token(tokens: &[([u8; 32], Client)], headers: &HeaderMap) -> Result<Client, Problem> {
     let given = header(headers, AUTHORIZATION).and_then(|given| {
         let (kind, given) = given.trim().split_once(' ')?;
         match kind.to_ascii_lowercase().as_str() {
@@ -164,9 +184,16 @@ fn check_token(token: &[u8; 32], headers: &HeaderMap) -> Result<(), Problem> {
             _ => None,
         }
     });
-    let is_it = given.as_deref().map(digest).unwrap_or_default().ct_eq(token);
-    if given.is_some() && bool::from(is_it) {
-        return Ok(());
+    let shown = given.as_deref().map(digest).unwrap_or_default();
+    // All are compared, so that the time tells nothing.
+    let mut whose = None;
+    for (token, client) in tokens {
+        if bool::from(shown.ct_eq(token)) {
+            whose = Some(client);
+        }
+    }
+    if let (Some(client), Some(_)) = (whose, &given) {
+        return Ok(client.clone());
     }
     Err(Problem::new(
         StatusCode::UNAUTHORIZED,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::Progress;
 
+use super::client::Client;
 use super::fusion::Fusion;
 use super::lesson::Lesson;
 use super::order::Order;
@@ -97,6 +98,8 @@ pub struct Status {
 pub struct Job {
     pub id: u64,
     pub kind: &'static str,
+    /// Who asked for it.
+    pub owner: Client,
     /// What was asked for, in short.
     pub asked: Value,
     /// It is told of after it is over; others are forgotten then.
@@ -118,6 +121,7 @@ impl Job {
     pub fn new(
         id: u64,
         kind: &'static str,
+        owner: Client,
         asked: Value,
         is_told: bool,
         changes: watch::Sender<u64>,
@@ -137,7 +141,8 @@ impl Job {
         };
         let (status, _) = watch::channel(status);
         let is_cancelled = AtomicBool::new(false);
-        Job { id, kind, asked, is_told, created: SystemTime::now(), is_cancelled, status, changes }
+        let created = SystemTime::now();
+        Job { id, kind, owner, asked, is_told, created, is_cancelled, status, changes }
     }
 
     pub fn status(&self) -> Status {

@@ -21,6 +21,7 @@
 //! # Ok(())
 //! # }
 //! ```
+mod client;
 mod concepts;
 mod connections;
 mod error;
@@ -77,6 +78,9 @@ pub struct Options {
     pub address: SocketAddr,
     /// What clients have to show, if anything.
     pub token: Option<String>,
+    /// Names and tokens of clients that are told apart: each sees its own jobs and pictures alone;
+    /// who has `token` sees all.
+    pub clients: Vec<(String, String)>,
     /// Host names, besides `localhost` and addresses, by which it is called.
     pub names: Vec<String>,
     /// Origins of other web pages that may ask, such as `http://localhost:3000`.
@@ -100,6 +104,7 @@ impl Default for Options {
         Options {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7860),
             token: None,
+            clients: Vec::new(),
             names: Vec::new(),
             origins: Vec::new(),
             models: Vec::new(),

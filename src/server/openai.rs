@@ -6,13 +6,14 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequest, Multipart, Path, Request, State};
+use axum::extract::{Extension, FromRequest, Multipart, Path, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use crate::Request as PictureRequest;
 
+use super::client::Client;
 use super::fields::{Fields, random_seed};
 use super::given::{Given, base64};
 use super::job::{Made, Work, seconds};
@@ -121,7 +122,7 @@ fn check_rest(mut fields: Fields) -> Result<(), Problem> {
     fields.none_left("the request")
 }
 
-async fn generate(State(shared): App, body: Body) -> Reply {
+async fn generate(State(shared): App, Extension(client): Extension<Client>, body: Body) -> Reply {
     let body = shared.body(body).await?;
     let reading = Arc::clone(&shared);
     let asked = aside(move || {
@@ -130,13 +131,13 @@ async fn generate(State(shared): App, body: Body) -> Reply {
         check_rest(fields)?;
         Ok(asked)
     });
-    answer(shared, asked.await?).await
+    answer(shared, client, asked.await?).await
 }
 
 /// Makes what was asked for, and tells as theirs does.
-async fn answer(shared: Arc<Shared>, asked: Asked) -> Reply {
+async fn answer(shared: Arc<Shared>, client: Client, asked: Asked) -> Reply {
     let brief = sdapi::brief(&asked.order);
-    let (job, status) = shared.done(Work::Generate(Box::new(asked.order)), brief).await?;
+    let (job, status) = shared.done(&client, Work::Generate(Box::new(asked.order)), brief).await?;
     let answer = aside(move || {
         let picture = |made: &Arc<Made>| {
             let file = base64(&made.png);
@@ -184,7 +185,7 @@ async fn form(request: Request) -> Result<Form, Problem> {
 }
 
 /// Changes a picture: where the mask is transparent, else where the picture is, else all over.
-async fn edit(State(shared): App, request: Request) -> Reply {
+async fn edit(State(shared): App, Extension(client): Extension<Client>, request: Request) -> Reply {
     let (parts, body) = request.into_parts();
     let body = shared.body(body).await?;
     let form = form(Request::from_parts(parts, Body::from(body))).await?;
@@ -211,14 +212,14 @@ async fn edit(State(shared): App, request: Request) -> Reply {
                     let expected = "one that is transparent where the picture is to change";
                     return Err(Problem::value("mask", found, expected));
                 };
-                order.set_mask(mask, given.source());
+                order.set_made_mask(&mask, "mask")?;
             }
             None => {
                 // A picture that is opaque all over changes everywhere.
                 let mask = image.transparency()?;
                 let is_seen_through = |v: &f32| *v >= 0.5;
                 if let Some(mask) = mask.filter(|mask| mask.values().iter().any(is_seen_through)) {
-                    order.set_mask(mask, image.source());
+                    order.set_made_mask(&mask, "mask")?;
                 }
             }
         }
@@ -227,7 +228,7 @@ async fn edit(State(shared): App, request: Request) -> Reply {
         }
         Ok(asked)
     });
-    answer(shared, asked.await?).await
+    answer(shared, client, asked.await?).await
 }
 
 fn model_of(listed: &Listed) -> Value {

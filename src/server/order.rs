@@ -1,10 +1,12 @@
 //! A picture that is asked for, whichever face it was asked at: all that it brings is read, and
 //! what it names is found.
 
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::picture::{Mask, Picture};
 use crate::pipeline::Request;
-use crate::pipeline::recipe::{Recipe, Source};
+use crate::pipeline::recipe::{Recipe, Source, hex};
 use crate::region::{Area, Layout};
 
 use super::fields::Fields;
@@ -64,6 +66,8 @@ pub struct Order {
     pub controls: Vec<Steered>,
     /// The pictures are kept in the folder of pictures.
     pub keeps: bool,
+    /// The files of pictures that were sent, with their hashes: kept with what is made of them.
+    pub brought: Vec<(String, Vec<u8>)>,
     /// Masks of regions, while the job is there.
     folder: Option<TempDir>,
 }
@@ -80,8 +84,14 @@ impl Order {
             concepts: Vec::new(),
             controls: Vec::new(),
             keeps: false,
+            brought: Vec::new(),
             folder: None,
         })
+    }
+
+    /// Notes a picture's file that was sent.
+    pub fn bring(&mut self, given: Given) {
+        self.brought.push((given.source().sha256, given.into_bytes()));
     }
 
     /// Starts from a picture.
@@ -91,14 +101,33 @@ impl Order {
         let width = self.request.width.unwrap_or(picture.width() as usize);
         limits.check_size(width, self.request.height.unwrap_or(picture.height() as usize))?;
         self.request.image = Some(picture);
-        self.recipe.image = Some(image.source());
+        let source = image.source();
+        self.brought.push((source.sha256.clone(), image.bytes().to_vec()));
+        self.recipe.image = Some(source);
         Ok(())
     }
 
-    /// Paints only where a mask is white.
-    pub fn set_mask(&mut self, mask: crate::picture::Mask, source: Source) {
-        self.request.mask = Some(mask);
+    /// Paints only where the mask that was sent is white.
+    pub fn set_mask(&mut self, given: &Given) -> Result<(), Problem> {
+        let source = given.source();
+        self.request.mask = Some(given.mask()?);
+        self.brought.push((source.sha256.clone(), given.bytes().to_vec()));
         self.recipe.mask = Some(source);
+        Ok(())
+    }
+
+    /// Paints only where a mask is white that no client sent as it is: it becomes a file first, so
+    /// that a picture which is made by that file again has the same bytes.
+    pub fn set_made_mask(&mut self, mask: &Mask, name: &str) -> Result<(), Problem> {
+        let grey = mask.values().iter().flat_map(|value| [(value * 255.0).round() as u8; 3]);
+        let mut file = Vec::new();
+        Picture::new(mask.width(), mask.height(), grey.collect())?.write_to(&mut file, None)?;
+        let sha256 = hex(&Sha256::digest(&file));
+        self.request.mask = Some(Mask::from_bytes(name, file.clone())?);
+        self.recipe.mask =
+            Some(Source { path: format!("sent ({name})").into(), sha256: sha256.clone() });
+        self.brought.push((sha256, file));
+        Ok(())
     }
 
     /// Places regions; `masks` has one for each that is a picture that was sent.
@@ -123,6 +152,7 @@ impl Order {
             let source = mask.source();
             told.area = Area::Mask(source.path.clone());
             region.area = Area::Mask(file);
+            self.brought.push((source.sha256.clone(), mask.into_bytes()));
             self.recipe.region_masks.push(source);
         }
         self.request.regions = placed;

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::client::Client;
 use super::job::{Job, Work};
 use super::limits::Limits;
 use super::problem::Problem;
@@ -51,7 +52,13 @@ impl Queue {
     }
 
     /// Puts a job at the end.
-    pub fn add(&self, work: Work, asked: Value, is_told: bool) -> Result<Arc<Job>, Problem> {
+    pub fn add(
+        &self,
+        owner: &Client,
+        work: Work,
+        asked: Value,
+        is_told: bool,
+    ) -> Result<Arc<Job>, Problem> {
         let mut inner = self.inner();
         if inner.has_ended {
             return Err(ending());
@@ -62,7 +69,8 @@ impl Queue {
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, words));
         }
         inner.last += 1;
-        let job = Job::new(inner.last, work.name(), asked, is_told, self.changes.clone());
+        let (kind, owner, changes) = (work.name(), owner.clone(), self.changes.clone());
+        let job = Job::new(inner.last, kind, owner, asked, is_told, changes);
         let job = Arc::new(job);
         inner.waiting.push_back((Arc::clone(&job), work));
         drop(inner);
@@ -86,13 +94,20 @@ impl Queue {
         self.tell();
     }
 
-    /// The job of that number, while it is known.
-    pub fn find(&self, id: u64) -> Option<(Arc<Job>, Option<usize>)> {
-        self.all().into_iter().find(|(job, _)| job.id == id)
+    /// The job of that number, while it is known, of those that `client` sees.
+    pub fn find(&self, client: &Client, id: u64) -> Option<(Arc<Job>, Option<usize>)> {
+        self.seen(client).into_iter().find(|(job, _)| job.id == id)
+    }
+
+    /// The jobs that `client` sees.
+    pub fn seen(&self, client: &Client) -> Vec<(Arc<Job>, Option<usize>)> {
+        let mut all = self.all();
+        all.retain(|(job, _)| client.sees(&job.owner));
+        all
     }
 
     /// All jobs that are known: over, running, waiting; with how many run before it.
-    pub fn all(&self) -> Vec<(Arc<Job>, Option<usize>)> {
+    fn all(&self) -> Vec<(Arc<Job>, Option<usize>)> {
         let inner = self.inner();
         let before = usize::from(inner.running.is_some());
         let over = inner.over.iter().map(|job| (Arc::clone(job), None));
@@ -102,9 +117,9 @@ impl Queue {
         over.chain(running).chain(waiting).collect()
     }
 
-    /// The job under way.
-    pub fn running(&self) -> Option<Arc<Job>> {
-        self.inner().running.clone()
+    /// The job under way, where `client` sees it.
+    pub fn running(&self, client: &Client) -> Option<Arc<Job>> {
+        self.inner().running.clone().filter(|job| client.sees(&job.owner))
     }
 
     /// Jobs that wait.

@@ -27,17 +27,18 @@ pub fn router(shared: Arc<Shared>, guard: Arc<Guard>) -> Router {
 }
 
 /// Lets a request through, and gives every answer its last touch.
-async fn guarded(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+async fn guarded(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let face = Face::of(request.uri().path());
     let method = request.method().clone();
     let origin = request.headers().get(header::ORIGIN).and_then(|value| value.to_str().ok());
     let allowed = origin.and_then(|origin| guard.allowed(origin)).map(str::to_string);
     let mut response = match guard.check(&method, request.uri(), request.headers()) {
         Err(problem) => face.tell(&problem),
-        Ok(()) if guard.is_preflight(&method, request.headers()) => {
+        Ok(_) if guard.is_preflight(&method, request.headers()) => {
             StatusCode::NO_CONTENT.into_response()
         }
-        Ok(()) => {
+        Ok(client) => {
+            request.extensions_mut().insert(client);
             let path: String = request.uri().path().chars().take(200).collect();
             // The server goes on after a fault in a handler; which ends with its client.
             let mut handler = JoinSet::new();

@@ -11,6 +11,7 @@ use tokio::task;
 use crate::backend::Device;
 
 use super::Options;
+use super::client::Client;
 use super::concepts::Concepts;
 use super::error::Error;
 use super::gallery::Gallery;
@@ -81,8 +82,13 @@ impl Shared {
     }
 
     /// Adds a job and waits for it; it ends with its client.
-    pub async fn done(&self, work: Work, asked: Value) -> Result<(Arc<Job>, Status), Problem> {
-        let job = self.queue.add(work, asked, false)?;
+    pub async fn done(
+        &self,
+        client: &Client,
+        work: Work,
+        asked: Value,
+    ) -> Result<(Arc<Job>, Status), Problem> {
+        let job = self.queue.add(client, work, asked, false)?;
         let _attended = Attended::new(Arc::clone(&self.queue), Arc::clone(&job));
         let mut watch = job.watch();
         let over = watch.wait_for(|status| status.state.is_over()).await;

@@ -50,6 +50,37 @@ fn the_same_seed_gives_the_same_file_and_like_gives_it_again() {
 }
 
 #[test]
+fn pictures_of_a_list_are_shared_out_and_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let dog = r#"{"prompt": "dog", "negative": "cat", "seed": 3, "name": "d"}"#;
+    std::fs::write(at.join("list"), format!("cat\n{dog}\n# nobody\nsnow\n")).unwrap();
+    let line = format!("generate --list @/list {SMALL} -o @/out/");
+    let first = run(at, &format!("{line} --part 1/2")).ok();
+    assert_eq!(names(&at.join("out")), ["00001-1.png", "00004-1.png"]);
+    assert!(first.stdout.contains("00004-1.png") && first.stderr.contains("2 pictures"));
+    run(at, &format!("{line} --part 2/2")).ok();
+    run(at, &format!("generate -p dog -n cat --seed 3 {SMALL} -o @/d.png")).ok();
+    assert_eq!(read(&at.join("out"), "d.png"), read(at, "d.png"));
+    // What is there is not made again; what would come out otherwise is.
+    std::fs::remove_file(at.join("out/00001-1.png")).unwrap();
+    let kept = std::fs::metadata(at.join("out/d.png")).unwrap().modified().unwrap();
+    let again = run(at, &line).ok();
+    assert!(again.stderr.contains("1 picture in"), "{}", again.stderr);
+    assert!(again.stderr.contains("2 pictures were there already"), "{}", again.stderr);
+    assert_eq!(std::fs::metadata(at.join("out/d.png")).unwrap().modified().unwrap(), kept);
+    let other = run(at, &format!("{line} -g 2")).ok();
+    assert!(other.stderr.contains("3 pictures in"), "{}", other.stderr);
+    run(at, &format!("{line} --batch 2 --part 2/2")).ok();
+    assert_eq!(read(&at.join("out"), "d-3.png"), read(at, "d.png"));
+    run(at, &format!("{line} -p cat")).failed(2, &["--list", "--prompt"]);
+    run(at, "generate -p cat --part 1/2").failed(2, &["--list"]);
+    run(at, "generate --list @/none").failed(1, &["none"]);
+    std::fs::write(at.join("list"), "{\"prompt\": 5}").unwrap();
+    run(at, &line).failed(1, &["line 1"]);
+}
+
+#[test]
 fn the_processor_gives_the_same_file_whatever_the_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -17,9 +17,14 @@ fn wrong_usage_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let gone = folder.path().join("gone");
     let gone = gone.to_str().unwrap();
+    let clients = folder.path().join("clients");
+    std::fs::write(&clients, "# Who they are\nanna 0123456789abcdef\n").unwrap();
+    let clients = clients.to_str().unwrap();
     for (arguments, says) in [
         (&["--host", "0.0.0.0"][..], "--token"),
         (&["--host", "0.0.0.0", "--token", "short"], "16"),
+        (&["--clients", gone], "gone"),
+        (&["--clients", clients], "line 2"),
         (&["--host", "example.org"], "--host"),
         (&["--models", gone], "gone"),
         (&["--concepts", gone], "gone"),

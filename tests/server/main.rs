@@ -140,14 +140,31 @@ fn endless() -> Value {
     serde_json::json!({ "prompt": "a red cat", "width": 256, "height": 256, "steps": 150 })
 }
 
-/// What `mos generate` writes with these arguments: the first picture.
-fn generated(folder: &Path, line: &str) -> Vec<u8> {
-    let file = folder.join("generated.png");
+/// `mos generate` on the device of the tests.
+fn generate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mos"));
-    command.env_remove("MOS_MODELS").arg("generate").args(["-p", "a red cat"]);
+    command.env_remove("MOS_MODELS").arg("generate");
     let device = device();
     let processor = device.backend::<Cpu>().is_some();
     command.args(["--adapter", if processor { PROCESSOR } else { device.name() }]);
+    command
+}
+
+/// What `mos generate` makes again of a picture's file, beside it.
+fn made_again(file: &Path) -> Vec<u8> {
+    let again = file.with_file_name("again.png");
+    let output = generate().arg("--like").arg(file).arg("-o").arg(&again).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bytes = std::fs::read(&again).unwrap();
+    std::fs::remove_file(again).unwrap();
+    bytes
+}
+
+/// What `mos generate` writes with these arguments: the first picture.
+fn generated(folder: &Path, line: &str) -> Vec<u8> {
+    let file = folder.join("generated.png");
+    let mut command = generate();
+    command.args(["-p", "a red cat"]);
     command.args(line.split_whitespace().map(|word| word.replace('@', folder.to_str().unwrap())));
     let output = command.arg("-o").arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -7,7 +7,7 @@ use mixofshow::pipeline::recipe::Recipe;
 use mixofshow::region::Area;
 use serde_json::{Value, json};
 
-use super::{concepts, endless, generated, paths, pixels, png, serve, small};
+use super::{concepts, endless, generated, made_again, paths, pixels, png, serve, small};
 
 #[test]
 fn pictures_are_the_command_lines_to_the_byte() {
@@ -77,6 +77,100 @@ fn masks_and_pictures_are_sent_along() {
     let Area::Mask(path) = &recipe.request.regions.regions[0].area else { panic!("no mask") };
     assert_eq!(path.to_str(), Some("sent (the mask of region 1)"));
     assert_eq!(recipe.region_masks[0].path, *path);
+}
+
+/// A region that was painted with a brush is kept with the picture, so that the command line makes
+/// the file again.
+#[test]
+fn what_was_sent_is_kept_and_the_picture_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("kept");
+    let server = serve(|options| options.out = Some(out.clone()));
+    let half = png(64, 64, |x, y| if y < 32 && x > 3 { [255; 3] } else { [0; 3] });
+    let mut job = small();
+    job["regions"] = json!([
+        { "prompt": "a blue dog", "mask": half },
+        { "prompt": "a cat", "mask": half, "weight": 0.5 },
+    ]);
+    let over = server.made(&job);
+    assert_eq!(over["state"], "done", "{over}");
+    let file = out.join(over["pictures"][0]["file"].as_str().unwrap());
+    let (recipe, _) = Recipe::read(&file).unwrap();
+    assert_eq!(recipe.region_masks.len(), 2);
+    assert!(recipe.region_masks[0].path.starts_with("inputs"), "{:?}", recipe.region_masks);
+    let kept = std::fs::read(&file).unwrap();
+    assert!(made_again(&file) == kept, "the files differ");
+    // The whole folder may move.
+    let moved = folder.path().join("moved");
+    std::fs::rename(&out, &moved).unwrap();
+    assert!(made_again(&moved.join(file.file_name().unwrap())) == kept, "the files differ");
+    std::fs::create_dir(&out).unwrap();
+    // Pictures and masks to start from too: the same pixels.
+    let mut job = small();
+    job["image"] = png(64, 64, |x, _| [x as u8 * 4, 0, 0]).into();
+    job["mask"] = png(64, 64, |x, _| if x < 32 { [255; 3] } else { [9; 3] }).into();
+    let over = server.made(&job);
+    assert_eq!(over["state"], "done", "{over}");
+    let file = out.join(over["pictures"][0]["file"].as_str().unwrap());
+    assert_eq!(pixels(&made_again(&file)), pixels(&std::fs::read(&file).unwrap()));
+    assert_eq!(std::fs::read_dir(out.join("inputs")).unwrap().count(), 2);
+    // None of that is in the gallery.
+    let shown = server.get("/api/gallery").value();
+    assert_eq!(shown["count"], 1, "{shown}");
+}
+
+#[test]
+fn clients_see_their_own_jobs_and_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("kept");
+    let server = serve(|options| {
+        options.out = Some(out.clone());
+        options.token = Some("everybody0123456789".into());
+        options.clients = [("anna", "anna0123456789abcdef"), ("ben", "ben0123456789abcdef")]
+            .map(|(name, token)| (name.to_string(), token.to_string()))
+            .to_vec();
+    });
+    let by = |token: &str, method: &str, path: &str| {
+        server.ask(method, path).header("Authorization", &format!("Bearer {token}"))
+    };
+    let (anna, ben) = ("anna0123456789abcdef", "ben0123456789abcdef");
+    let all = "everybody0123456789";
+    assert_eq!(server.ask("GET", "/api/jobs").answer().status, 401);
+    let mut secret = endless();
+    secret["prompt"] = "what only anna knows".into();
+    let running = by(anna, "POST", "/api/jobs").json(&secret).answer().ok(202);
+    let path = format!("/api/jobs/{}", running["id"].as_str().unwrap());
+    server.until("it runs", || by(anna, "GET", &path).answer().value()["state"] == "running");
+    let counted = |token: &str| {
+        by(token, "GET", "/api/jobs").answer().value()["jobs"].as_array().unwrap().len()
+    };
+    assert_eq!([anna, ben, all].map(counted), [1, 0, 1]);
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("DELETE", path.clone()),
+        ("GET", format!("{path}/events")),
+        ("GET", format!("{path}/preview")),
+        ("GET", format!("{path}/pictures/0")),
+    ] {
+        assert_eq!(by(ben, method, &path).answer().status, 404, "{method} {path}");
+    }
+    // Nor by the web UI's face: it neither sees it nor ends it.
+    let told = by(ben, "GET", "/sdapi/v1/progress").answer().value();
+    assert!(!told.to_string().contains("anna") && told["progress"] == 0.0, "{told}");
+    by(ben, "POST", "/sdapi/v1/interrupt").json(&json!({})).answer().ok(200);
+    assert_eq!(by(anna, "GET", &path).answer().value()["state"], "running");
+    by(all, "DELETE", &path).answer().ok(200);
+    server.until("it is over", || by(anna, "GET", &path).answer().value()["state"] == "cancelled");
+    let added = by(ben, "POST", "/api/jobs").json(&small()).answer().ok(202);
+    let path = format!("/api/jobs/{}", added["id"].as_str().unwrap());
+    server.until("it is done", || by(ben, "GET", &path).answer().value()["state"] == "done");
+    let counted = |token: &str| by(token, "GET", "/api/gallery").answer().value()["count"].clone();
+    assert_eq!([counted(anna), counted(ben)], [0, 1]);
+    let name = by(ben, "GET", &path).answer().value()["pictures"][0]["file"].clone();
+    let path = format!("/api/gallery/{}", name.as_str().unwrap());
+    assert_eq!(by(anna, "GET", &path).answer().status, 404);
+    assert_eq!(by(ben, "GET", &path).answer().status, 200);
+    assert!(out.join("ben").join(name.as_str().unwrap()).is_file());
 }
 
 #[test]

@@ -96,6 +96,28 @@ def other_shapes(page) -> None:
     job = page.locator("#queue > li").first
     expect(job).to_contain_text("done in", timeout=300_000)
     expect(job).to_contain_text("2 regions")
+    # For the command line, which makes it again.
+    print("kept:", last_job()["pictures"][0]["file"])
+
+
+def previews(page) -> None:
+    """What will be is seen while it is sampled, and changes."""
+    page.reload()
+    expect(page.locator("#about")).to_contain_text("version")
+    page.get_by_label("Prompt", exact=True).first.fill("a red cat in the snow")
+    for name, value in [("width", "192"), ("height", "192"), ("steps", "100"), ("seed", "4")]:
+        page.locator(f"#ask [name={name}]").fill(value)
+    page.get_by_role("button", name="Make it").click()
+    job = page.locator("#queue > li").first
+    seen = job.locator("img.preview")
+    expect(seen).to_be_visible(timeout=120_000)
+    wide = "image => image.decode().then(() => image.naturalWidth)"
+    assert seen.evaluate(wide) == 192
+    first = seen.get_attribute("src")
+    shoot(page, "preview")
+    expect(seen).not_to_have_attribute("src", first, timeout=120_000)
+    expect(job).to_contain_text("done in", timeout=300_000)
+    expect(seen).to_be_hidden()
 
 
 def by_keyboard(page) -> None:
@@ -184,6 +206,7 @@ with sync_playwright() as playwright:
     two_regions(page)
     settings_come_back(page)
     other_shapes(page)
+    previews(page)
     by_keyboard(page)
     problems_are_told(page)
     taught(page)

@@ -5,7 +5,7 @@ use std::ptr;
 
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::concept::dialects;
-use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
+use mixofshow::fusion::solve::{Exact, Lbfgs, Merge, Solver, Way};
 use mixofshow::fusion::{self, ConceptToFuse, Distillation, Order, Settings, markdown};
 use mixofshow::{Checkpoint, Pipeline};
 
@@ -64,7 +64,7 @@ pub struct MosFusion {
     pub precision: *const c_char,
     /// A folder in which statistics are kept, and those that are there used; NULL: none.
     pub statistics: *const c_char,
-    /// "exact", "lbfgs" or "average"; NULL: exact.
+    /// "exact", "lbfgs", "average", "sum", "ties" or "dare"; NULL: exact.
     pub solver: *const c_char,
     /// Sampling steps of the pictures that statistics are taken of; 0: the solver's usual ones.
     pub steps: usize,
@@ -94,6 +94,8 @@ pub struct MosFusion {
     pub watch: MosWatch,
     /// Given to it.
     pub user: *mut c_void,
+    /// The part of each change's numbers that "ties" and "dare" keep; NAN: what is usual.
+    pub density: f64,
 }
 
 // SAFETY: as it asks.
@@ -126,6 +128,7 @@ unsafe impl Struct for MosFusion {
             rename: 0,
             watch: None,
             user: ptr::null_mut(),
+            density: f64::NAN,
         }
     }
 }
@@ -145,11 +148,21 @@ unsafe fn settings(given: &MosFusion) -> Result<Settings> {
         // 0: as published, stage by stage.
         Some("lbfgs") => Solver::Lbfgs(Lbfgs { iterations: 0 }),
         Some("average") => Solver::Average,
+        Some("sum") => Solver::Merge(Merge::new(Way::Sum)),
+        Some("ties") => Solver::Merge(Merge::new(Way::Ties)),
+        Some("dare") => Solver::Merge(Merge::new(Way::Dare)),
         Some(other) => {
-            return Err(wrong(format!("solver is `{other}`: expected exact, lbfgs or average")));
+            let words = "expected exact, lbfgs, average, sum, ties or dare";
+            return Err(wrong(format!("solver is `{other}`: {words}")));
         }
     };
     let mut settings = Settings::of(solver);
+    if let Solver::Merge(merge) = &mut settings.solver {
+        merge.seed = given.seed;
+        merge.density = if given.density.is_nan() { merge.density } else { given.density };
+    } else if !given.density.is_nan() {
+        return Err(wrong("density is of the solvers ties and dare: solver names one of them"));
+    }
     if given.steps != 0 {
         settings.steps = given.steps;
     }

@@ -10,9 +10,11 @@
 
 mod border;
 mod concept;
+mod control;
 mod error;
 mod fuse;
 mod given;
+mod latents;
 mod model;
 mod pictures;
 mod region;

@@ -11,6 +11,8 @@ use std::thread::ThreadId;
 use mixofshow::backend::wgpu::{self, Gpu, MatrixUse, replaced_kernels};
 use mixofshow::backend::{self, Selection, cpu};
 use mixofshow::checkpoint::SHIPPED;
+use mixofshow::graph::Array;
+use mixofshow::picture::Picture;
 use mixofshow::pipeline::Generated;
 use mixofshow::pipeline::recipe::hex;
 use mixofshow::{Checkpoint, Device, Pipeline, Precision};
@@ -170,7 +172,15 @@ impl MosModel {
             made
         });
         recipe.model_hash = self.hash.get().cloned();
-        Ok(MosPictures::new(made?, recipe))
+        MosPictures::new(made?, recipe)
+    }
+
+    pub fn encode(&self, picture: &Picture, tile: Option<usize>) -> Result<Array> {
+        Ok(self.using()?.pipeline.encode(picture, tile)?)
+    }
+
+    pub fn decode(&self, latents: &Array, tile: Option<usize>) -> Result<Vec<Picture>> {
+        Ok(self.using()?.pipeline.decode(latents, tile)?)
     }
 }
 

@@ -2,31 +2,44 @@
 
 use std::ffi::{CString, c_char};
 
+use mixofshow::graph::Array;
+use mixofshow::picture::Picture;
 use mixofshow::pipeline::Generated;
 use mixofshow::pipeline::recipe::Recipe;
 
 use crate::border::{call, free, looking};
 use crate::error::{MosStatus, Result, text};
 use crate::given::{index, needed, object};
+use crate::latents::MosLatents;
 
 /// Pictures that a model made.
 pub struct MosPictures {
-    made: Generated,
-    recipe: Recipe,
+    pictures: Vec<Picture>,
+    latents: MosLatents,
+    /// How they were made; none of those that were only decoded.
+    made: Option<(Generated, Recipe)>,
     warnings: Vec<CString>,
 }
 
 impl MosPictures {
-    pub fn new(made: Generated, recipe: Recipe) -> MosPictures {
+    pub fn new(mut made: Generated, recipe: Recipe) -> Result<MosPictures> {
         let warnings = made.warnings.iter().map(|warning| text(warning)).collect();
-        MosPictures { made, recipe, warnings }
+        let latents = MosLatents::of(&made.latents)?;
+        let pictures = std::mem::take(&mut made.pictures);
+        Ok(MosPictures { pictures, latents, made: Some((made, recipe)), warnings })
+    }
+
+    pub fn decoded(pictures: Vec<Picture>, latents: &Array) -> Result<MosPictures> {
+        let latents = MosLatents::of(latents)?;
+        Ok(MosPictures { pictures, latents, made: None, warnings: Vec::new() })
     }
 
     fn save(&self, number: usize, path: String) -> Result<()> {
-        let number = index(number, self.made.pictures.len(), "picture")?;
+        let number = index(number, self.pictures.len(), "picture")?;
         let path = std::path::PathBuf::from(path);
-        let told = self.recipe.beside(&path).parameters(&self.made, number);
-        Ok(self.made.pictures[number].save(&path, Some(&told))?)
+        let told = self.made.as_ref();
+        let told = told.map(|(made, recipe)| recipe.beside(&path).parameters(made, number));
+        Ok(self.pictures[number].save(&path, told.as_ref())?)
     }
 }
 
@@ -41,21 +54,27 @@ pub unsafe extern "C" fn mos_pictures_free(pictures: *mut MosPictures) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mos_pictures_count(pictures: *const MosPictures) -> usize {
     // SAFETY: as the header says.
-    looking(0, || Ok(unsafe { object(pictures, "pictures") }?.made.pictures.len()))
+    looking(0, || Ok(unsafe { object(pictures, "pictures") }?.pictures.len()))
 }
 
 /// Pixels in a row, of each.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mos_pictures_width(pictures: *const MosPictures) -> usize {
     // SAFETY: as the header says.
-    looking(0, || Ok(unsafe { object(pictures, "pictures") }?.made.width))
+    looking(0, || {
+        let pictures = &unsafe { object(pictures, "pictures") }?.pictures;
+        Ok(pictures.first().map_or(0, |picture| picture.width() as usize))
+    })
 }
 
 /// Rows, of each.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mos_pictures_height(pictures: *const MosPictures) -> usize {
     // SAFETY: as the header says.
-    looking(0, || Ok(unsafe { object(pictures, "pictures") }?.made.height))
+    looking(0, || {
+        let pictures = &unsafe { object(pictures, "pictures") }?.pictures;
+        Ok(pictures.first().map_or(0, |picture| picture.height() as usize))
+    })
 }
 
 /// Red, green and blue of each pixel, row by row: 3 * width * height bytes.
@@ -66,18 +85,38 @@ pub unsafe extern "C" fn mos_pictures_rgb(
 ) -> *const u8 {
     looking(std::ptr::null(), || {
         // SAFETY: as the header says.
-        let all = &unsafe { object(pictures, "pictures") }?.made.pictures;
+        let all = &unsafe { object(pictures, "pictures") }?.pictures;
         Ok(all[index(number, all.len(), "picture")?].rgb().as_ptr())
     })
 }
 
-/// The seed of a picture.
+/// The final latents of all pictures, batch by channels by height by width. With `shape`, four
+/// numbers are written there, in this order; NULL: nothing is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mos_pictures_latents(
+    pictures: *const MosPictures,
+    shape: *mut usize,
+) -> *const f32 {
+    looking(std::ptr::null(), || {
+        // SAFETY: as the header says.
+        let latents = &unsafe { object(pictures, "pictures") }?.latents;
+        if !shape.is_null() {
+            // SAFETY: there is room for four numbers, as the header says.
+            unsafe { std::ptr::copy_nonoverlapping(latents.shape.as_ptr(), shape, 4) };
+        }
+        Ok(latents.values.as_ptr())
+    })
+}
+
+/// The seed of a picture; 0 of those that were only decoded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mos_pictures_seed(pictures: *const MosPictures, number: usize) -> u64 {
     looking(0, || {
         // SAFETY: as the header says.
-        let seeds = &unsafe { object(pictures, "pictures") }?.made.seeds;
-        Ok(seeds[index(number, seeds.len(), "picture")?])
+        let pictures = unsafe { object(pictures, "pictures") }?;
+        let number = index(number, pictures.pictures.len(), "picture")?;
+        let seeds = pictures.made.as_ref().map(|(made, _)| &made.seeds);
+        Ok(seeds.and_then(|seeds| seeds.get(number)).copied().unwrap_or(0))
     })
 }
 

@@ -7,14 +7,18 @@ use mixofshow::Request;
 use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept;
 use mixofshow::picture::{Mask, Picture};
-use mixofshow::pipeline::recipe::{Recipe, Source};
+use mixofshow::pipeline::recipe::{Recipe, Source, hex};
 use mixofshow::pipeline::text::prompt::Syntax;
+use mixofshow::pipeline::{self, Hires, Upscaler};
 use mixofshow::region::{Area, Layout};
+use sha2::{Digest, Sha256};
 
 use crate::border::{Struct, read};
 use crate::concept::MosConceptUse;
+use crate::control::{MosControl, control};
 use crate::error::{MosStatus, Result, wrong};
 use crate::given::{choice, list, object, path, text};
+use crate::latents;
 use crate::region::{MosRegion, region};
 use crate::watch::MosWatch;
 
@@ -80,6 +84,36 @@ pub struct MosRequest {
     pub watch: MosWatch,
     /// Given to it.
     pub user: *mut c_void,
+    /// Networks that steer the picture, all at once.
+    pub controls: *const *const MosControl,
+    /// How many there are.
+    pub control_count: usize,
+    /// Standard normal numbers to start from in place of the seed's, batch by channels by height by
+    /// width of the latents; NULL: the seed's.
+    pub noise: *const f32,
+    /// Batch, channels, height and width of the noise.
+    pub noise_shape: [usize; 4],
+    /// A file of such noise, as `mos generate --latents` takes it.
+    pub noise_file: *const c_char,
+    /// How far the guided picture is brought back to the contrast of an unguided one, 0 to 1.
+    pub guidance_rescale: f32,
+    /// Guidance acts from this part of the steps to `guidance_until`, 0 to 1.
+    pub guidance_from: f64,
+    /// Where it ends.
+    pub guidance_until: f64,
+    /// The UNet's deep layers are run in every so many steps only.
+    pub cache: usize,
+    /// Make a larger picture of the first, so many times as large along each side; 0 or 1: no.
+    pub hires_scale: f64,
+    /// What enlarges it: "latent", "latent-nearest", "latent-nearest-exact", "latent-bicubic" or
+    /// "lanczos"; NULL: "latent".
+    pub hires_upscaler: *const c_char,
+    /// How much of the enlarged picture is changed, above 0 to 1; NAN: 0.7.
+    pub hires_strength: f64,
+    /// Steps of its whole schedule; 0: as many as the first pass has.
+    pub hires_steps: usize,
+    /// Bytes of the device's memory to stay within; 0: all of it.
+    pub memory: u64,
 }
 
 // SAFETY: as it asks.
@@ -118,6 +152,20 @@ unsafe impl Struct for MosRequest {
             tile: 0,
             watch: None,
             user: ptr::null_mut(),
+            controls: ptr::null(),
+            control_count: 0,
+            noise: ptr::null(),
+            noise_shape: [0; 4],
+            noise_file: ptr::null(),
+            guidance_rescale: usual.guidance_rescale,
+            guidance_from: usual.guidance_interval[0],
+            guidance_until: usual.guidance_interval[1],
+            cache: usual.cache,
+            hires_scale: 0.0,
+            hires_upscaler: ptr::null(),
+            hires_strength: f64::NAN,
+            hires_steps: 0,
+            memory: 0,
         }
     }
 }
@@ -189,6 +237,11 @@ impl MosRequest {
                 prompt_options,
                 strength: strength.unwrap_or(usual.strength),
                 tile: given(self.tile),
+                guidance_rescale: self.guidance_rescale,
+                guidance_interval: [self.guidance_from, self.guidance_until],
+                cache: self.cache,
+                memory: Some(self.memory).filter(|bytes| *bytes > 0),
+                hires: unsafe { self.hires() }?,
                 regions: layout,
                 ..usual
             },
@@ -227,7 +280,67 @@ impl MosRequest {
                 request.concepts.iter().map(|applied| applied.concept()).collect();
             concept::check_base(concepts, checkpoint, base_hash_cache().as_deref())?;
         }
+        for given in unsafe { list(self.controls, self.control_count, "controls") }? {
+            let (control, source) = unsafe { control(given, checkpoint) }?;
+            if recipe.controls.iter().any(|other| other.name == source.name) {
+                let name = source.name;
+                return Err(wrong(format!(
+                    "two controls are called `{name}`: their `name` tells them apart"
+                )));
+            }
+            request.controls.push(control);
+            recipe.controls.push(source);
+        }
+        let file = unsafe { path(self.noise_file, "noise_file") }?;
+        match (self.noise.is_null(), file) {
+            (false, Some(_)) => {
+                return Err(wrong("noise and noise_file both say what to start from"));
+            }
+            (false, None) => {
+                let noise =
+                    unsafe { latents::given(self.noise, self.noise_shape.as_ptr(), "the noise") }?;
+                let bytes: Vec<u8> =
+                    noise.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+                let sha256 = hex(&Sha256::digest(&bytes));
+                recipe.latents = Some(Source { path: "array (noise)".into(), sha256 });
+                request.latents = Some(noise);
+            }
+            (true, Some(file)) => {
+                recipe.latents = Some(Source::of(&file)?);
+                request.latents = Some(pipeline::latents::read(&file)?);
+            }
+            (true, None) => {}
+        }
         Ok(Order { request, recipe })
+    }
+
+    /// The second pass, if there is one.
+    unsafe fn hires(&self) -> Result<Option<Hires>> {
+        let usual = Hires::default();
+        // SAFETY: as the header says.
+        let name = unsafe { text(self.hires_upscaler, "hires_upscaler") }?;
+        if self.hires_scale == 0.0 || self.hires_scale == 1.0 {
+            return match name {
+                Some(_) => Err(wrong("hires_upscaler is about the second pass: hires_scale asks")),
+                None => Ok(None),
+            };
+        }
+        let upscaler = match name {
+            None => usual.upscaler,
+            Some(name) => Upscaler::named(&name).ok_or_else(|| {
+                wrong(format!(
+                    "hires_upscaler is `{name}`: expected latent, latent-nearest, \
+                        latent-nearest-exact, latent-bicubic or lanczos"
+                ))
+            })?,
+        };
+        let strength = Some(self.hires_strength).filter(|strength| !strength.is_nan());
+        Ok(Some(Hires {
+            scale: self.hires_scale,
+            upscaler,
+            strength: strength.unwrap_or(usual.strength),
+            steps: Some(self.hires_steps).filter(|steps| *steps > 0),
+        }))
     }
 }
 

@@ -1,11 +1,12 @@
 """Concepts taught and evaluated side by side on a Ray cluster, then fused.
 
-    pip install ray
+    pip install "ray[data]"
     python many_machines.py PICTURES OUTPUT zorp=man luma=woman mimi=cat --steps 320
 
 PICTURES holds a folder of each name. Nothing is shared but what Ray carries: tasks return the bytes
-of their concept files, actors get them. What a machine that dies was doing is done again elsewhere,
-to the same bytes. Without a cluster (`ray start`, RAY_ADDRESS) it runs on this machine.
+of their concept files, actors of Ray Data get them. What a machine that dies was doing is done
+again elsewhere, to the same bytes. Without a cluster (`ray start`, RAY_ADDRESS) it runs on this
+machine.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import tempfile
 
 import mixofshow as ms
 import ray
-import ray.util
+import ray.data
 
 
 @ray.remote(num_cpus=1, max_retries=5)
@@ -40,19 +41,23 @@ def teach(name: str, class_word: str, pictures: dict[str, bytes], settings: dict
         return content
 
 
-@ray.remote(num_cpus=1, max_restarts=5, max_task_retries=5)
 class Evaluator:
-    """A loaded model, which makes a concept's pictures and scores them."""
+    """A loaded model, which makes concepts' pictures and scores them: an actor."""
 
-    def __init__(self, model: str | None) -> None:
-        self.model = ms.load(model)
+    def __init__(self, model: str | None, options: dict) -> None:
+        self.model, self.options = ms.load(model), options
 
-    def scores(self, name: str, concept: bytes, class_word: str, options: dict) -> dict[str, float]:
+    def __call__(self, rows: dict) -> dict:
+        """Of rows with a name, a class word and a concept's file: the name and its scores."""
+        scores = [self.scores(*row) for row in zip(rows["name"], rows["class_word"], rows["concept"])]
+        return {"name": rows["name"], "scores": [json.dumps(found) for found in scores]}
+
+    def scores(self, name: str, class_word: str, concept: bytes) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / f"{name}.safetensors"
             file.write_bytes(concept)
-            found, _ = ms.evaluate(
-                self.model, [ms.Concept(file)], class_word=f"a {class_word}", **options
+            found, _ = ms.trial(
+                self.model, [ms.Concept(file)], class_word=f"a {class_word}", **self.options
             )
             return found
 
@@ -96,15 +101,22 @@ def main() -> None:
 
     # Actors keep their processor, so they come when nothing has to be taught any more.
     count = min(len(concepts), max(1, int(ray.cluster_resources().get("CPU", 1))))
-    pool = ray.util.ActorPool([Evaluator.remote(given.model) for _ in range(count)])
-    for name, content in taught.items():
-        pool.submit(
-            lambda evaluator, of: evaluator.scores.remote(*of),
-            (name, content, concepts[name], evaluate),
-        )
+    rows = [
+        {"name": name, "class_word": concepts[name], "concept": content}
+        for name, content in taught.items()
+    ]
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    scored = ray.data.from_items(rows).map_batches(
+        Evaluator,
+        fn_constructor_args=(given.model, evaluate),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=count),
+        num_cpus=1,
+    )
+    found = {row["name"]: json.loads(row["scores"]) for row in scored.take_all()}
     files = [given.output / f"{name}.safetensors" for name in concepts]
     fused = ms.fuse(files, given.output / "model", model=given.model, **given.fuse)
-    told = {name: pool.get_next() for name in taught}
+    told = {name: found[name] for name in taught}
     (given.output / "scores.json").write_text(json.dumps(told, indent=2))
     print(fused.path)
 

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use mixofshow::metrics::survey;
 use mixofshow::pipeline::ModelError;
 use mixofshow::pipeline::latents::LatentsError;
 use mixofshow::pipeline::recipe::RecipeError;
@@ -111,6 +112,15 @@ raise! {
         metrics::EvaluationError::Cancelled(at) => at.raise(),
         metrics::EvaluationError::Towers(error) => error.raise(),
         metrics::EvaluationError::Pipeline(error) => error.raise(),
+    }
+    survey::Error => MetricsError {
+        survey::Error::Cancelled(at) => at.raise(),
+        survey::Error::Checkpoint(error) => error.raise(),
+        survey::Error::Of(error) => error.raise(),
+        survey::Error::Towers(error) => error.raise(),
+        survey::Error::Picture(error) => error.raise(),
+        survey::Error::Recipe(error) => error.raise(),
+        survey::Error::Pipeline(error) => (*error).raise(),
     }
     training::config::Error => TrainingError {}
     training::Error => TrainingError {

@@ -11,6 +11,7 @@ mod fuse;
 mod model;
 mod request;
 mod scores;
+mod survey;
 mod train;
 mod watch;
 
@@ -28,6 +29,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(train::train, module)?)?;
     module.add_function(wrap_pyfunction!(fuse::fuse, module)?)?;
     module.add_function(wrap_pyfunction!(scores::scores, module)?)?;
-    module.add_function(wrap_pyfunction!(scores::evaluate, module)?)?;
+    module.add_function(wrap_pyfunction!(scores::trial, module)?)?;
+    module.add_function(wrap_pyfunction!(survey::evaluate, module)?)?;
+    module.add_function(wrap_pyfunction!(survey::merge, module)?)?;
+    module.add("TRAINING_SETTINGS", train::KEYS.to_vec())?;
     Ok(())
 }

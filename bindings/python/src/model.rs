@@ -1,5 +1,6 @@
 //! A model on a device: pictures from requests.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +9,10 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use mixofshow::backend::wgpu::{Gpu, replaced_kernels};
-use mixofshow::checkpoint::SHIPPED;
+use mixofshow::checkpoint::{SHIPPED, open_tiny_vae};
 use mixofshow::picture::{Parameters, Picture, parameters};
-use mixofshow::pipeline::recipe::{Recipe, hex};
-use mixofshow::pipeline::{Generated, PreparedRequest};
+use mixofshow::pipeline::recipe::{Recipe, Source, hex};
+use mixofshow::pipeline::{self, Generated, PreparedRequest};
 use mixofshow::{Checkpoint, Device, Pipeline, Precision};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -32,6 +33,8 @@ pub struct Model {
     pub(crate) gpu: Device,
     precision: Precision,
     hash: OnceLock<String>,
+    /// The small autoencoder that decodes.
+    vae: Option<Source>,
     /// As it was asked for.
     #[pyo3(get)]
     name: String,
@@ -60,12 +63,13 @@ type Answer<'py> = (Vec<Shown<'py>>, Bound<'py, PyBytes>, [usize; 4], Vec<String
 
 /// Opens a model and checks that it is whole; its weights go to the device when they are used.
 #[pyfunction]
-#[pyo3(signature = (model = None, device = None, precision = None))]
+#[pyo3(signature = (model = None, device = None, precision = None, vae = None))]
 pub fn load(
     py: Python<'_>,
     model: Option<PathBuf>,
     device: Option<String>,
     precision: Option<String>,
+    vae: Option<PathBuf>,
 ) -> PyResult<Model> {
     let name = match model {
         Some(path) => path.to_str().map(str::to_string).ok_or_else(|| {
@@ -77,8 +81,13 @@ pub fn load(
     py.detach(|| {
         let checkpoint = Checkpoint::open_named(&name, models().as_deref()).or_raise()?;
         let gpu = device::open(device.as_deref())?;
-        let pipeline = Pipeline::load(&gpu, &checkpoint, precision).or_raise()?;
+        let mut pipeline = Pipeline::load(&gpu, &checkpoint, precision).or_raise()?;
+        let vae = vae.map(|path| Source::of(&weights(path))).transpose().or_raise()?;
+        if let Some(vae) = &vae {
+            pipeline.decode_by(&open_tiny_vae(&vae.path).or_raise()?).or_raise()?;
+        }
         Ok(Model {
+            vae,
             size: pipeline.default_size(),
             guidance: pipeline.guidance(),
             sampler: pipeline.default_sampler().or_raise()?.to_string(),
@@ -93,6 +102,12 @@ pub fn load(
             name,
         })
     })
+}
+
+/// The file of a folder in diffusers' layout; another path as it is.
+fn weights(path: PathBuf) -> PathBuf {
+    let inside = path.join("diffusion_pytorch_model.safetensors");
+    if inside.is_file() { inside } else { path }
 }
 
 /// The pipeline while a call uses it.
@@ -111,6 +126,21 @@ impl Model {
     /// The guidance that suits it.
     pub fn guidance(&self) -> f32 {
         self.guidance
+    }
+
+    /// How its weights are held.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// As it was asked for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SHA-256 of its weights, in hexadecimal digits.
+    pub fn hash_text(&self) -> String {
+        self.hash.get_or_init(|| hex(&self.checkpoint.hash())).clone()
     }
 
     /// Waits for its turn, without the GIL held; Ctrl-C ends the waiting.
@@ -139,10 +169,16 @@ impl Model {
     }
 
     /// Makes what was asked for. Without the GIL held.
-    fn make(&self, order: Order, watcher: &mut Watcher) -> PyResult<(Generated, Recipe)> {
+    fn make(
+        &self,
+        order: Order,
+        shown: Option<&Py<PyAny>>,
+        watcher: &mut Watcher,
+    ) -> PyResult<(Generated, Recipe)> {
         let Order { ref request, mut recipe, .. } = order;
         recipe.model = Some(self.name.clone());
         recipe.precision = self.precision;
+        recipe.vae.clone_from(&self.vae);
         recipe.adapter = Some(self.gpu.name().to_string());
         if self.gpu.backend::<Gpu>().is_some() {
             recipe.kernels = replaced_kernels().or_raise()?.to_vec();
@@ -150,6 +186,17 @@ impl Model {
         let mut using = self.using(watcher)?;
         let prepared: PreparedRequest = using.pipeline.prepare(request).or_raise()?;
         let stop = AtomicBool::new(false);
+        let watcher = RefCell::new(watcher);
+        let mut pictures = Vec::new();
+        // The next time that the watch is asked, what was raised here ends the call.
+        let mut see = |preview: &pipeline::Preview<'_>| {
+            let Some(shown) = shown else { return };
+            let _ = watcher.borrow_mut().tell(|py| {
+                let pictures: Vec<Pixels<'_>> =
+                    preview.pictures.iter().map(|picture| pixels(py, picture)).collect();
+                shown.call1(py, (pictures, preview.done, preview.of)).map(drop)
+            });
+        };
         // The hash reads the whole model, so it is made while the device works.
         let generated = std::thread::scope(|scope| {
             if self.hash.get().is_none() {
@@ -164,13 +211,20 @@ impl Model {
                     }
                 });
             }
-            let made =
-                using.pipeline.make(prepared, &mut |at| watcher.heed(at.stage, at.done, at.of));
+            let made = using.pipeline.make_shown::<pipeline::Error>(
+                prepared,
+                &mut |at| watcher.borrow_mut().heed(at.stage, at.done, at.of),
+                &mut |_, _, picture| {
+                    pictures.push(picture);
+                    Ok(())
+                },
+                &mut see,
+            );
             stop.store(made.is_err(), Ordering::Relaxed);
             made
         });
         recipe.model_hash = self.hash.get().cloned();
-        Ok((generated.or_raise()?, recipe))
+        Ok((Generated { pictures, ..generated.or_raise()? }, recipe))
     }
 }
 
@@ -191,7 +245,7 @@ impl Model {
     /// SHA-256 of its weights, in hexadecimal digits.
     #[getter]
     fn hash(&self, py: Python<'_>) -> String {
-        py.detach(|| self.hash.get_or_init(|| hex(&self.checkpoint.hash())).clone())
+        py.detach(|| self.hash_text())
     }
 
     fn __repr__(&self) -> String {
@@ -199,16 +253,17 @@ impl Model {
     }
 
     /// Makes pictures.
-    #[pyo3(signature = (asked, progress = None))]
+    #[pyo3(signature = (asked, progress = None, shown = None))]
     fn generate<'py>(
         &self,
         py: Python<'py>,
         asked: Asked,
         progress: Option<Py<PyAny>>,
+        shown: Option<Py<PyAny>>,
     ) -> PyResult<Answer<'py>> {
         let order = asked.order(py, &self.checkpoint, self.guidance)?;
         let mut watcher = Watcher::new(progress);
-        let made = py.detach(|| self.make(order, &mut watcher));
+        let made = py.detach(|| self.make(order, shown.as_ref(), &mut watcher));
         let (generated, recipe) = watcher.end_raised(made)?;
         let mut shown = Vec::new();
         for (index, picture) in generated.pictures.iter().enumerate() {

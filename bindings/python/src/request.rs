@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mixofshow::checkpoint::{self, Checkpoint, base_hash_cache, find};
+use mixofshow::checkpoint::{self, Checkpoint, base_hash_cache, find, open_upscaler};
 use mixofshow::picture::edges::CANNY_THRESHOLDS;
 use mixofshow::picture::{Mask, Picture};
-use mixofshow::pipeline::Control;
 use mixofshow::pipeline::recipe::{ControlSource, Made, Recipe, Source};
 use mixofshow::pipeline::text::prompt::Syntax;
+use mixofshow::pipeline::{Control, Hires, Upscaler};
 use mixofshow::region::{Area, Layout, Region};
 use mixofshow::scheduler::spacing::Schedule;
 use mixofshow::{Request, concept};
@@ -34,6 +34,12 @@ pub struct Asked {
     schedule: Option<String>,
     eta: Option<f64>,
     guidance_rescale: Option<f32>,
+    guidance_from: Option<f64>,
+    guidance_until: Option<f64>,
+    cache: Option<usize>,
+    hires: Option<AskedHires>,
+    memory: Option<u64>,
+    preview: Option<usize>,
     original_size: Option<(usize, usize)>,
     crop: Option<(usize, usize)>,
     rng: Option<String>,
@@ -72,6 +78,15 @@ struct AskedRegion {
     end: f64,
     concepts: BTreeMap<String, f32>,
     controls: BTreeMap<String, f32>,
+}
+
+/// The attributes of `mixofshow.Hires`.
+#[derive(FromPyObject)]
+struct AskedHires {
+    scale: f64,
+    upscaler: String,
+    strength: f64,
+    steps: Option<usize>,
 }
 
 /// The attributes of `mixofshow.Control`.
@@ -152,6 +167,13 @@ impl Asked {
                     .or(self.karras.then_some(Schedule::Karras)),
                 eta: self.eta,
                 guidance_rescale: self.guidance_rescale.unwrap_or(usual.guidance_rescale),
+                guidance_interval: [
+                    self.guidance_from.unwrap_or(usual.guidance_interval[0]),
+                    self.guidance_until.unwrap_or(usual.guidance_interval[1]),
+                ],
+                cache: self.cache.unwrap_or(usual.cache),
+                memory: self.memory,
+                preview: self.preview,
                 original_size: self.original_size,
                 crop: self.crop,
                 seed: self.seed.unwrap_or_else(random_seed),
@@ -169,6 +191,16 @@ impl Asked {
             return Err(argument(
                 "strength says how much to change a picture: init_image gives the picture",
             ));
+        }
+        if let Some(hires) = self.hires {
+            if self.init_image.is_some() {
+                return Err(argument(
+                    "hires makes a larger picture of one that is made from noise: it goes with no \
+                        init_image",
+                ));
+            }
+            let (hires, source) = hires.open()?;
+            (recipe.request.hires, recipe.upscaler) = (Some(hires), source);
         }
         let mut request = recipe.request.clone();
         if let Some(image) = &self.init_image {
@@ -333,6 +365,29 @@ impl AskedRegion {
             concepts: self.concepts,
             controls: self.controls,
         })
+    }
+}
+
+impl AskedHires {
+    /// Opens the network that enlarges, where it is one.
+    fn open(self) -> PyResult<(Hires, Option<Source>)> {
+        let (scale, strength, steps) = (self.scale, self.strength, self.steps);
+        let (upscaler, source) = match Upscaler::named(&self.upscaler) {
+            Some(upscaler) => (upscaler, None),
+            None => {
+                let path = find(&self.upscaler, models().as_deref()).ok().flatten();
+                let path = path.filter(|path| path.is_file()).ok_or_else(|| {
+                    argument(format!(
+                        "hires: upscaler is `{}`: expected latent, latent-nearest, \
+                            latent-nearest-exact, latent-bicubic, lanczos or a file",
+                        self.upscaler
+                    ))
+                })?;
+                let network = open_upscaler(&path).or_raise()?;
+                (Upscaler::Network(network), Some(Source::of(&path).or_raise()?))
+            }
+        };
+        Ok((Hires { scale, upscaler, strength, steps }, source))
     }
 }
 

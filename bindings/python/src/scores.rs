@@ -71,9 +71,9 @@ pub fn scores(
     watcher.end_raised(done)
 }
 
-/// What is evaluated.
+/// What is tried.
 #[derive(FromPyObject)]
-pub struct Evaluated {
+pub struct Tried {
     concepts: Vec<Py<Concept>>,
     /// With `<TOK>` where the concept's words go.
     prompts: Vec<String>,
@@ -86,10 +86,10 @@ pub struct Evaluated {
 
 /// Makes pictures of a concept and scores them: Mix-of-Show, section 4.1.
 #[pyfunction]
-pub fn evaluate<'py>(
+pub fn trial<'py>(
     py: Python<'py>,
     model: Py<Model>,
-    wanted: Evaluated,
+    wanted: Tried,
     asked: Asked,
 ) -> PyResult<(Scores, Vec<Pixels<'py>>)> {
     let model = model.get();
@@ -98,7 +98,7 @@ pub fn evaluate<'py>(
     for concept in &wanted.concepts {
         applied.extend(concept.get().applied()?.into_iter().map(|(applied, _)| applied));
     }
-    let Evaluated { prompts, phrase, class_word: class, seeds, trained_on, progress, .. } = wanted;
+    let Tried { prompts, phrase, class_word: class, seeds, trained_on, progress, .. } = wanted;
     let mut watcher = Watcher::new(progress);
     let done = py.detach(|| {
         let trained_on = open(&trained_on, "trained_on")?;

@@ -12,6 +12,9 @@ use crate::errors::{OrRaise, argument};
 use crate::request::models;
 use crate::watch::Watcher;
 
+/// The names of all settings that are no folders.
+pub const KEYS: &[&str] = Options::KEYS;
+
 /// Settings by name as JSON, over those of a file.
 #[derive(FromPyObject)]
 pub struct Wanted {
@@ -73,7 +76,7 @@ fn learn(run: &mut Run, update: Option<&Py<PyAny>>, watcher: &mut Watcher) -> Py
             }
             watcher.heed("train", at.done as usize, at.of as usize)
         }
-        Event::Sheet(at) => watcher.heed(at.stage, at.done, at.of),
+        Event::Sheet(at) | Event::Class(at) => watcher.heed(at.stage, at.done, at.of),
         _ => watcher.heed_signals(),
     });
     done.or_raise()

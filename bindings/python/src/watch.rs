@@ -22,6 +22,9 @@ impl Watcher {
 
     /// Whether the call goes on. Without the GIL held.
     pub fn heed(&mut self, stage: &str, done: usize, of: usize) -> ControlFlow<()> {
+        if self.raised.is_some() {
+            return ControlFlow::Break(());
+        }
         let asked = Python::attach(|py| {
             py.check_signals()?;
             let Some(progress) = &self.progress else { return Ok(true) };

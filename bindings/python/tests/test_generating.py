@@ -190,6 +190,64 @@ def test_noise_and_latents(model):
     assert len(two) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        ({"sampler": "dpmpp-3m-sde", "eta": 0.5}, ["--sampler", "dpmpp-3m-sde", "--eta", "0.5"]),
+        ({"sampler": "heun", "schedule": "beta"}, ["--sampler", "heun", "--schedule", "beta"]),
+        ({"sampler": "tcd", "eta": 0.2}, ["--sampler", "tcd", "--eta", "0.2"]),
+        (
+            {"guidance_rescale": 0.7, "guidance_from": 0.2, "guidance_until": 0.8},
+            ["--guidance-rescale", "0.7", "--guidance-from", "0.2", "--guidance-until", "0.8"],
+        ),
+        ({"cache": 2, "rng": "philox"}, ["--cache", "2", "--rng", "philox"]),
+        ({"hires": 2}, ["--hires", "2"]),
+        (
+            {"hires": ms.Hires(1.5, "lanczos", 0.5, steps=4)},
+            ["--hires", "1.5", "--hires-upscaler", "lanczos", "--hires-strength", "0.5"]
+            + ["--hires-steps", "4"],
+        ),
+        ({"memory": 200_000_000}, ["--memory", "200000000"]),
+    ],
+)
+def test_all_ways_to_sample_are_the_programs(model, mos, tmp_path, options, flags):
+    size = {"size": (64, 64), "steps": 4}
+    if "hires" in options:
+        # Large enough for the model both times.
+        size["sampler"] = "ddim"
+        flags = [*flags, "--sampler", "ddim"]
+    mos(
+        *["generate", "-p", "a cat", "--seed", "1", "--size", "64x64", "--steps", "4", *flags],
+        *["-o", tmp_path / "mos.png"],
+    )
+    [made] = model.generate("a cat", seed=1, **{**size, **options})
+    ms.save(made, tmp_path / "ours.png")
+    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "mos.png").read_bytes()
+
+
+def test_previews_change_nothing(model):
+    shown = []
+    [plain] = model.generate("a cat", seed=1, **QUICK)
+    [made] = model.generate("a cat", seed=1, shown=lambda *at: shown.append(at), **QUICK)
+    assert made.tobytes() == plain.tobytes() and made.info == plain.info
+    assert [at[1:] for at in shown][-1][0] <= 2 and shown[0][0][0].size == (64, 64)
+
+    def stop(pictures, done, of):
+        raise RuntimeError("seen enough")
+
+    with pytest.raises(RuntimeError, match="seen enough"):
+        model.generate("a cat", seed=1, shown=stop, **QUICK)
+
+
+def test_weights_in_eight_bits_are_the_programs(mos, tmp_path):
+    model = ms.load(device="cpu", precision="q8_0")
+    options = ["-p", "a cat", "--seed", "1", *QUICK_FLAGS, "--precision", "q8_0"]
+    mos("generate", *options, "-o", tmp_path / "mos.png")
+    [made] = model.generate("a cat", seed=1, **QUICK)
+    ms.save(made, tmp_path / "ours.png")
+    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "mos.png").read_bytes()
+
+
 def test_the_root_has_the_model():
     model = ms.load(ROOT / "models/tiny", device="cpu", precision="f32")
     assert len(model.hash) == 64 and "tiny" in repr(model)

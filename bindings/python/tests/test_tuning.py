@@ -68,6 +68,64 @@ def test_fusing(concept, tmp_path):
         ms.fuse([concept], tmp_path / "one", solver="none")
 
 
+def test_solvers_and_statistics_are_those_of_the_program(concept, mos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mimi = taught(tmp_path, "mimi", "cat").path
+    given = ["-c", concept.path, "-c", mimi]
+    mos(*["fuse", *given, "--solver", "ties", "--density", "0.3", "-o", "theirs"])
+    fused = ms.fuse([concept, mimi], "ours", device="cpu", solver="ties", density=0.3)
+    same_files(fused.path, tmp_path / "theirs")
+    (tmp_path / "prompts.txt").write_text("a {}\n")
+    (tmp_path / "aside.txt").write_text("a {} here\n")
+    flags = ["--steps", "1", "--distillation", "0", "--keep", "none", "--size", "64x64"]
+    flags += ["--prompts", "prompts.txt", "--held-out", "aside.txt", "--fit", "words"]
+    quick = {
+        "steps": 1, "distillation": 0, "keep": [], "size": (64, 64), "prompts": ["a {}"],
+        "held_out": ["a {} here"], "fit": "words",
+    }  # fmt: skip
+    mos("fuse", *given, *flags, "-o", "exact")
+    for part in [(1, 2), (2, 2)]:
+        told = ms.record([concept, mimi], "sums", part=part, device="cpu", **quick)
+        assert len(told["concepts"]) == 2
+    fused = ms.fuse([mimi, concept], "parts", statistics="sums", device="cpu", **quick)
+    same_files(fused.path, tmp_path / "exact")
+    # One is taken out again, in place.
+    alone = ms.fuse([], to=fused.path, remove=["mimi"], statistics="sums", device="cpu")
+    assert alone.path == fused.path
+    assert [at["name"] for at in alone.report["concepts"]] == ["zorp"]
+    with pytest.raises(ms.PipelineError, match="no concept `luma`"):
+        ms.fuse([], to=fused.path, remove=["luma"], statistics="sums", device="cpu")
+    for wrong, words in [({"solver": "sum", "density": 0.2}, None), ({"density": 0.2}, "density")]:
+        if words:
+            with pytest.raises(ms.PipelineError, match=words):
+                ms.fuse([concept], "no", device="cpu", **wrong)
+    with pytest.raises(TypeError, match="stepz"):
+        ms.fuse([concept], "no", stepz=3)
+    with pytest.raises(TypeError, match="list"):
+        ms.fuse([concept], "no", prompts="a {}")
+
+
+def same_files(ours, theirs):
+    """All but the report, which tells how long it took."""
+    names = {
+        str(file.relative_to(theirs))
+        for file in theirs.rglob("*")
+        if file.is_file() and "report" not in file.parts
+    }
+    assert names
+    for name in names:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+
+
+def test_class_pictures_are_told_of(tmp_path):
+    stages = []
+    made = taught(
+        tmp_path, "zorp", "man", steps=1, prior_pictures=1, prior_steps=1,
+        progress=lambda *at: stages.append(at[0]),
+    )  # fmt: skip
+    assert made.path.exists() and "class" in stages, stages
+
+
 def test_scores(model, concept):
     shown = sorted((ROOT / "models/concepts/zorp").glob("*.png"))[:2]
     found = ms.scores(
@@ -77,7 +135,7 @@ def test_scores(model, concept):
     assert found["image"] > 0.5
     with pytest.raises(ms.PipelineError, match="texts"):
         ms.scores(model, shown, texts=["a man"])
-    found, pictures = ms.evaluate(
+    found, pictures = ms.trial(
         model, [concept], ["a photo of <TOK>"], class_word="a man", seeds=[1, 2],
         trained_on=shown, **QUICK,
     )  # fmt: skip

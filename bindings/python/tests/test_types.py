@@ -19,6 +19,10 @@ regions = [ms.Region("a dog", box=(0, 0, 0.5, 1), concepts=[ms.Concept("zorp.saf
 model.generate("snow", regions=regions, progress=lambda stage, done, of: done < of)
 taught: ms.Taught = ms.train("zorp.toml", steps=100)
 fused: ms.Fused = ms.fuse([taught.concept(), ("ink.safetensors", "ink")], "both")
+ties: ms.Fused = ms.fuse(["a.safetensors"], "b", solver="ties", density=0.2, size=(64, 64))
+found: ms.Evaluation = ms.evaluate(["a.safetensors"], pictures=["a"], output="out", model=model)
+larger = model.generate("a cat", hires=ms.Hires(2, "lanczos"), cache=2, memory=1 << 30)
+ms.train(pictures="a", words="<a1>", prior_pictures=20, size="64x64")
 scores: dict[str, float] = ms.scores(model, pictures, texts=["a cat"])
 '''
 
@@ -43,17 +47,27 @@ def test_users_see_types(tmp_path):
     use.write_text(USE)
     done = mypy(tmp_path, use)
     assert done.returncode == 0, done.stdout
+    use.write_text(USE + "ms.train(stepz=3)\nms.fuse([], 'a', solver='none')\n")
+    done = mypy(tmp_path, use)
+    assert "stepz" in done.stdout and "none" in done.stdout, done.stdout
     use.write_text(USE + "model.generate('a cat', stepz=3)\nwrong: int = model.size\n")
     done = mypy(tmp_path, use)
     assert "stepz" in done.stdout or "overload" in done.stdout
     assert "Incompatible types" in done.stdout
 
 
+def test_settings_are_those_of_the_library():
+    from mixofshow import _native
+
+    named = set(mixofshow.TrainingSettings.__annotations__)
+    assert named == {*_native.TRAINING_SETTINGS, "folders"}
+
+
 def test_the_stub_names_what_there_is():
     from mixofshow import _native
 
     stub = (pathlib.Path(mixofshow.__file__).parent / "_native.pyi").read_text()
-    named = set(re.findall(r"^(?:class|def) (\w+)", stub, re.M))
+    named = set(re.findall(r"^(?:class |def )?([A-Za-z]\w*)(?=[(:])", stub, re.M))
     assert {name for name in dir(_native) if not name.startswith("__")} == named
     for name in mixofshow.__all__:
         assert getattr(mixofshow, name).__doc__ or name == "__version__"

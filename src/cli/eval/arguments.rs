@@ -53,7 +53,11 @@ pub struct Arguments {
     /// A picture's mask, where there is one, is called alike in a folder `mask` inside.
     #[arg(long, value_name = "FOLDER")]
     pub pictures: Vec<PathBuf>,
-    /// The folder of the results
+    /// The folder of the results; s3://BUCKET/PREFIX is one of an object store
+    ///
+    /// Of a URL, each picture is handed on as soon as it is there; what others have made is brought.
+    /// AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their like say
+    /// where it is and who asks.
     #[arg(short, long, value_name = "FOLDER", default_value = "out/eval")]
     pub output: PathBuf,
     /// Print the results as JSON
@@ -154,10 +158,10 @@ pub enum Merging {
 
 #[derive(clap::Args)]
 pub struct Merge {
-    /// Folders of the parts
+    /// Folders of the parts, or their URLs
     #[arg(required = true, value_name = "FOLDER")]
     pub parts: Vec<PathBuf>,
-    /// The folder of all results; it may be one of the parts
+    /// The folder of all results, or its URL; it may be one of the parts
     #[arg(short, long, value_name = "FOLDER")]
     pub output: PathBuf,
     /// Print the results as JSON

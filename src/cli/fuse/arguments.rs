@@ -175,7 +175,12 @@ pub struct Arguments {
     /// Precision of weights on the device: as-stored, f16, f32, q8_0 or q4_0
     #[arg(long, value_name = "PRECISION", help_heading = STATISTICS)]
     pub precision: Option<Precision>,
-    /// Keep statistics in this folder, and use those that are there
+    /// Keep statistics in this folder, and use those that are there; s3://BUCKET/PREFIX is one of an
+    /// object store
+    ///
+    /// Of a URL, files are handed on as soon as they are there, and each that is needed is brought
+    /// when it is. AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their
+    /// like say where it is and who asks.
     #[arg(
         long = "save-statistics", visible_alias = "statistics", value_name = "FOLDER",
         help_heading = STATISTICS

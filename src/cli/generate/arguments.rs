@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
+use mixofshow::metrics::survey::Share;
 use mixofshow::pipeline::MOST_PICTURES;
+use mixofshow::pipeline::Request;
 use mixofshow::pipeline::random::RngKind;
 use mixofshow::pipeline::recipe::Recipe;
 use mixofshow::pipeline::text::prompt::Syntax;
@@ -12,6 +14,7 @@ use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::scheduler::spacing::Schedule;
 
 use super::concepts::ConceptArguments;
+use super::item::Item;
 use super::larger::Larger;
 use super::placing::Placing;
 use super::previews::Previews;
@@ -58,8 +61,22 @@ pub struct Arguments {
     /// What the picture shows; (word:1.2) weighs a word, [from:to:0.5] changes it half-way; - reads
     /// it from standard input
     #[arg(short, long, value_name = "TEXT")]
-    #[arg(required_unless_present_any = ["like", "layout"], help_heading = "Picture")]
+    #[arg(required_unless_present_any = ["like", "layout", "list"], help_heading = "Picture")]
     prompt: Option<String>,
+    /// Pictures of a list, into the folder of --output: prompts, one a line; - reads standard input
+    ///
+    /// A line that is JSON has `prompt`, and may have `negative`, `seed` and `name` (of its file);
+    /// else files are called after the line's number and the seed, which is 1 unless --seed says
+    /// otherwise. The other options hold for all. What is there already, with the same settings, is
+    /// not made again, so that a run that was ended goes on.
+    #[arg(long, value_name = "FILE", help_heading = "Picture")]
+    #[arg(conflicts_with_all = ["prompt", "like", "plan", "save_latents", "preview", "json"])]
+    pub list: Option<PathBuf>,
+    /// Of a list, only every N-th line, from the K-th on [default: what SLURM_ARRAY_TASK_ID and
+    /// SLURM_ARRAY_TASK_COUNT, or JOB_COMPLETION_INDEX and JOB_COMPLETIONS say, else all]
+    #[arg(long, value_name = "K/N", value_parser = Share::parse)]
+    #[arg(help_heading = "Picture")]
+    pub part: Option<Share>,
     /// What it should not show; - reads it from standard input
     #[arg(
         short,
@@ -113,7 +130,7 @@ pub struct Arguments {
     pub previews: Previews,
 
     /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced; - is
-    /// standard output
+    /// standard output; s3://BUCKET/... is in an object store
     ///
     /// A PNG file: several pictures become cat-1.png, cat-2.png and so on. Or a folder (it exists,
     /// or the name ends in a slash): files are named after prompt and seed. Or a pattern in which
@@ -274,7 +291,8 @@ impl Arguments {
         if let Some(layout) = &self.placing.layout {
             set(&mut request.prompt, &request.regions.prompt.clone());
             set(&mut request.negative_prompt, &request.regions.negative.clone());
-            if self.prompt.is_none() && self.like.is_none() && request.regions.prompt.is_none() {
+            let elsewhere = self.prompt.is_some() || self.like.is_some() || self.list.is_some();
+            if !elsewhere && request.regions.prompt.is_none() {
                 let text = format!(
                     "{} says no `prompt` for the whole picture: --prompt does",
                     layout.display()
@@ -328,6 +346,21 @@ impl Arguments {
             None => {}
         }
         Ok(())
+    }
+
+    /// What a line of a list says, over the options.
+    pub fn apply_item(&self, item: &Item, request: &mut Request) {
+        request.prompt.clone_from(&item.prompt);
+        if let Some(negative) = &item.negative {
+            request.negative_prompt.clone_from(negative);
+        }
+        let seed = match self.seed {
+            Some(Seed::Number(seed)) => seed,
+            // As drawn, which says that no run is to be like another.
+            Some(Seed::Random) => request.seed,
+            None => 1,
+        };
+        request.seed = item.seed.unwrap_or(seed);
     }
 
     /// Whether neither `--guidance` nor a recipe says how closely to follow the prompt.

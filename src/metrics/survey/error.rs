@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint;
+use crate::concept;
 use crate::metrics;
 use crate::picture;
 use crate::pipeline;
@@ -12,6 +14,15 @@ use crate::watch::Cancelled;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// What is asked for does not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The files of a model or of a concept.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// A concept.
+    #[error(transparent)]
+    Of(#[from] concept::Error),
     /// A list of prompts that cannot be read.
     #[error("{}: {problem}", path.display())]
     Prompts {

@@ -5,10 +5,12 @@
 //! In the folder: `settings.json`; `pictures/`, each picture with its recipe, beside it its scores
 //! as JSON; and when all are there `results.json`, `table.md`, `index.html` and `sheets/`.
 
+mod cast;
 mod error;
 mod item;
 mod judges;
 mod merge;
+mod order;
 mod page;
 mod places;
 mod prompts;
@@ -20,10 +22,12 @@ mod settings;
 mod share;
 mod subject;
 
+pub use cast::{Cast, Wanted};
 pub use error::{Error, Result};
 pub use item::Item;
 pub use judges::{Judge, Judges, Opened};
 pub use merge::merge;
+pub use order::{Order, STAND_IN, Stage, check_apart};
 pub use prompts::{Class, Prompt, PromptList};
 pub use report::write;
 pub use results::{Mean, Results, Row};

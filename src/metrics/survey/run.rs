@@ -1,6 +1,7 @@
 //! Making and scoring the pictures of a survey.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -10,6 +11,7 @@ use super::record::{PlaceRecord, Record, hash_of};
 use super::report;
 use super::subject::Subject;
 use super::{Class, Error, Item, Result, Settings, Share};
+use crate::elsewhere::Elsewhere;
 use crate::graph::Array;
 use crate::metrics::{Comparison, Likeness, Place, Sample, Seen, scores};
 use crate::picture::{Picture, Sheet, parameters};
@@ -31,6 +33,9 @@ pub struct Survey {
     /// What all pictures have in common: model, precision, sampler, size, steps, guidance; each
     /// has its own prompt, regions, seed and concepts.
     pub recipe: Recipe,
+    /// What stands behind the folder: what is made is handed on there, and what others have made is
+    /// brought from there.
+    pub elsewhere: Arc<dyn Elsewhere>,
 }
 
 /// What a run did.
@@ -66,6 +71,7 @@ impl Survey {
     /// Settings that differ, without `renew`; files of something else where results are written;
     /// files that cannot be read.
     pub fn check(&self, folder: &Path, renew: bool) -> Result<Vec<String>> {
+        self.fetch(&Settings::place(folder))?;
         let Some(there) = Settings::read(folder)? else {
             let foreign = report::FILES.iter().map(|name| folder.join(name));
             return match foreign.into_iter().find(|path| path.exists()) {
@@ -82,6 +88,14 @@ impl Survey {
             true => Ok(differ),
             false => Err(Error::Other { path: folder.to_path_buf(), differ }),
         }
+    }
+
+    fn fetch(&self, path: &Path) -> Result<bool> {
+        self.elsewhere.fetch(path).map_err(Error::io(path, "fetch"))
+    }
+
+    fn hand_on(&self, path: &Path) -> Result<()> {
+        self.elsewhere.put(path).map_err(Error::io(path, "hand on"))
     }
 
     /// Makes and scores what is missing of `share`, each picture written as soon as it is there, so
@@ -103,6 +117,10 @@ impl Survey {
         let items = self.settings.items();
         let own: Vec<&Item> =
             items.iter().enumerate().filter(|(i, _)| share.holds(*i)).map(|(_, i)| i).collect();
+        for item in &own {
+            self.fetch(&path(folder, item))?;
+            self.fetch(&record_path(folder, item))?;
+        }
         // All that stands there is looked at before anything is made.
         let states =
             own.iter().map(|item| self.state(folder, item)).collect::<Result<Vec<State>>>()?;
@@ -113,6 +131,7 @@ impl Survey {
         }
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
         self.settings.write(folder)?;
+        self.hand_on(&Settings::place(folder))?;
         self.show_references(folder)?;
         let mut scorer = None;
         let mut done = Done { of: own.len(), ..Done::default() };
@@ -136,6 +155,7 @@ impl Survey {
                 for picture in &made.pictures {
                     picture.save(&path, Some(&recipe.parameters(&made, 0)))?;
                 }
+                self.hand_on(&path)?;
                 done.made += 1;
                 done.renewed += usize::from(state == State::Other);
             }
@@ -144,11 +164,17 @@ impl Survey {
                     Some(scorer) => scorer,
                     none => none.insert(Scorer::new(self, judges)?),
                 };
-                scorer.score(item, &path)?.write(&record_path(folder, item))?;
+                let record = record_path(folder, item);
+                scorer.score(item, &path)?.write(&record)?;
+                self.hand_on(&record)?;
                 done.scored += 1;
             }
         }
         heed(watch(Progress::new("pictures", own.len(), own.len())))?;
+        for (_, item) in items.iter().enumerate().filter(|(i, _)| !share.holds(*i)) {
+            self.fetch(&path(folder, item))?;
+            self.fetch(&record_path(folder, item))?;
+        }
         done.missing = items.iter().filter(|item| self.record(folder, item).is_none()).count();
         Ok(done)
     }
@@ -233,6 +259,7 @@ impl Survey {
             if std::fs::read(&path).ok().as_deref() != Some(&bytes) {
                 crate::output::write(&path, |out| out.write_all(&bytes))
                     .map_err(Error::io(&path, "write"))?;
+                self.hand_on(&path)?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! All that a survey's results depend on, as its folder keeps it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -130,12 +130,17 @@ impl SceneSettings {
 }
 
 impl Settings {
+    /// Where a folder has them.
+    pub(super) fn place(folder: &Path) -> PathBuf {
+        folder.join(FILE)
+    }
+
     /// Reads a folder's; none where it has none.
     ///
     /// # Errors
     /// A file that cannot be read, or is another program's.
     pub fn read(folder: &Path) -> Result<Option<Settings>> {
-        let path = folder.join(FILE);
+        let path = Settings::place(folder);
         if !path.exists() {
             return Ok(None);
         }
@@ -161,7 +166,7 @@ impl Settings {
 
     /// Writes them into a folder.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        write_json(&folder.join(FILE), self)
+        write_json(&Settings::place(folder), self)
     }
 
     /// In what two of them differ, by keys; names of files and models are no difference where

@@ -123,6 +123,42 @@ fn the_token_is_asked_for() {
 }
 
 #[test]
+fn clients_are_told_apart_by_their_tokens() {
+    let pair = |name: &str, token: &str| (name.to_string(), token.to_string());
+    let (anna, ben) = ("anna's token 1234".replace(' ', "-"), "ben0123456789abcdef");
+    let new = |clients: &[(String, String)]| {
+        Guard::new(&Options {
+            address: "0.0.0.0:0".parse().unwrap(),
+            token: Some(TOKEN.into()),
+            clients: clients.to_vec(),
+            ..Options::default()
+        })
+    };
+    let guard = new(&[pair("anna", &anna), pair("ben", ben)]).unwrap();
+    let asked = |token: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", "127.0.0.1".parse().unwrap());
+        headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        guard.check(&Method::GET, &"/".parse().unwrap(), &headers).ok()
+    };
+    assert_eq!(asked(&anna), Some(Client::named("anna")));
+    assert_eq!(asked(ben), Some(Client::named("ben")));
+    assert_eq!(asked(TOKEN), Some(Client::default()));
+    assert_eq!(asked("0123456789abcdef0123"), None);
+    for (clients, says) in [
+        (vec![pair("a/b", ben)], "a/b"),
+        (vec![pair("inputs", ben)], "inputs"),
+        (vec![pair("anna", &anna), pair("anna", ben)], "anna"),
+        (vec![pair("anna", ben), pair("ben", ben)], "same token"),
+        (vec![pair("anna", TOKEN)], "same token"),
+        (vec![pair("anna", "short")], "16"),
+    ] {
+        let error = new(&clients).err().unwrap().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn others_reach_the_server_only_with_a_token() {
     let new = |address: &str, token: Option<&str>| {
         let token = token.map(String::from);

@@ -66,6 +66,12 @@ fn order(shared: &Shared, mut fields: Fields) -> Result<Order, Problem> {
         sampler: fields.parsed("sampler")?,
         schedule: fields.parsed("schedule")?,
         eta: fields.number("eta")?,
+        guidance_rescale: fields.single("guidance_rescale")?.unwrap_or(usual.guidance_rescale),
+        guidance_interval: [
+            fields.number("guidance_from")?.unwrap_or(usual.guidance_interval[0]),
+            fields.number("guidance_until")?.unwrap_or(usual.guidance_interval[1]),
+        ],
+        cache: fields.count("cache")?.unwrap_or(usual.cache),
         seed: fields.seed("seed")?.unwrap_or_else(random_seed),
         rng: fields.parsed("rng")?.unwrap_or_default(),
         batch: fields.count("batch")?.unwrap_or(1),
@@ -93,12 +99,12 @@ fn order(shared: &Shared, mut fields: Fields) -> Result<Order, Problem> {
         order.set_image(&Given::of_base64("image", &image, limits)?, limits)?;
     }
     if let Some(mask) = fields.word("mask")? {
-        let given = Given::of_base64("mask", &mask, limits)?;
-        let mask = given.mask()?;
-        order.set_mask(mask, given.source());
+        order.set_mask(&Given::of_base64("mask", &mask, limits)?)?;
     }
     for value in fields.list("controls")? {
-        order.controls.push(control(shared, value)?);
+        let (control, given) = control(shared, value)?;
+        order.bring(given);
+        order.controls.push(control);
     }
     regions(shared, &mut order, &mut fields)?;
     fields.none_left("a job")?;
@@ -106,7 +112,7 @@ fn order(shared: &Shared, mut fields: Fields) -> Result<Order, Problem> {
 }
 
 /// A network inside of the model, and the picture that it follows.
-fn control(shared: &Shared, value: Value) -> Result<Steered, Problem> {
+fn control(shared: &Shared, value: Value) -> Result<(Steered, Given), Problem> {
     let mut fields = Fields::of("controls", value)?;
     let missing = |name: &str| Problem::value("controls", format!("without `{name}`"), "one");
     let network = fields.word("network")?.ok_or_else(|| missing("network"))?;
@@ -123,7 +129,7 @@ fn control(shared: &Shared, value: Value) -> Result<Steered, Problem> {
         end: fields.number("end")?.unwrap_or(1.0),
     };
     fields.none_left("a control")?;
-    Ok(steered)
+    Ok((steered, image))
 }
 
 /// Regions as in files of layouts, but that a mask is a picture in base64.

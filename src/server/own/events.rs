@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
@@ -24,11 +24,15 @@ fn event(name: &str, value: &Value) -> Result<Event, Infallible> {
 }
 
 /// Events `job` of one job, up to its end.
-pub async fn of_job(State(shared): App, Path(id): Path<String>) -> Reply {
-    let (job, _) = super::find(&shared, &id)?;
+pub async fn of_job(
+    State(shared): App,
+    Extension(client): super::Asks,
+    Path(id): Path<String>,
+) -> Reply {
+    let (job, _) = super::find(&shared, &client, &id)?;
     let watch = job.watch();
     let events = stream::unfold(Some((watch, true)), move |at| {
-        let (job, shared) = (Arc::clone(&job), Arc::clone(&shared));
+        let (job, shared, client) = (Arc::clone(&job), Arc::clone(&shared), client.clone());
         async move {
             let (mut watch, is_first) = at?;
             if !is_first {
@@ -36,7 +40,7 @@ pub async fn of_job(State(shared): App, Path(id): Path<String>) -> Reply {
                 watch.changed().await.ok()?;
             }
             let is_over = watch.borrow_and_update().state.is_over();
-            let ahead = shared.queue.find(job.id).and_then(|(_, ahead)| ahead);
+            let ahead = shared.queue.find(&client, job.id).and_then(|(_, ahead)| ahead);
             let next = (!is_over).then_some((watch, false));
             Some((event("job", &job.told(ahead)), next))
         }
@@ -44,18 +48,18 @@ pub async fn of_job(State(shared): App, Path(id): Path<String>) -> Reply {
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)).into_response())
 }
 
-/// Events `jobs` of all jobs that are known, without an end.
-pub async fn of_all(State(shared): App) -> Reply {
+/// Events `jobs` of all jobs that are known and seen, without an end.
+pub async fn of_all(State(shared): App, Extension(client): super::Asks) -> Reply {
     let watch = shared.queue.watch();
     let events = stream::unfold((watch, true), move |(mut watch, is_first)| {
-        let shared = Arc::clone(&shared);
+        let (shared, client) = (Arc::clone(&shared), client.clone());
         async move {
             if !is_first {
                 sleep(LEAST).await;
                 watch.changed().await.ok()?;
             }
             watch.borrow_and_update();
-            Some((event("jobs", &super::all(&shared)), (watch, false)))
+            Some((event("jobs", &super::all(&shared, &client)), (watch, false)))
         }
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)).into_response())

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use serde_json::{Value, json};
 
 use crate::Request;
@@ -78,18 +78,26 @@ pub struct From {
     after: Option<String>,
 }
 
-pub async fn gallery(State(shared): App, Query(from): Query<From>) -> Reply {
+pub async fn gallery(
+    State(shared): App,
+    Extension(client): super::Asks,
+    Query(from): Query<From>,
+) -> Reply {
     let listed = aside(move || match &shared.gallery {
-        Some(gallery) => gallery.list(from.after.as_deref(), PAGE),
+        Some(gallery) => gallery.of(&client)?.list(from.after.as_deref(), PAGE),
         None => Ok(json!({ "pictures": [], "count": 0, "more": false })),
     });
     ok(listed.await?)
 }
 
-pub async fn gallery_file(State(shared): App, Path(name): Path<String>) -> Reply {
+pub async fn gallery_file(
+    State(shared): App,
+    Extension(client): super::Asks,
+    Path(name): Path<String>,
+) -> Reply {
     let shared = Arc::clone(&shared);
     let bytes = aside(move || match &shared.gallery {
-        Some(gallery) => gallery.file(&name),
+        Some(gallery) => gallery.of(&client)?.file(&name),
         None => {
             Err(Problem::missing("pictures are not kept: `--output` of `mos serve` names a folder"))
         }

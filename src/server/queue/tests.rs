@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::pipeline::Request;
+use crate::server::client::Client;
 use crate::server::job::State;
 use crate::server::order::Order;
 use crate::server::shelf::Listed;
@@ -15,7 +16,8 @@ fn asked(queue: &Queue, prompt: &str) -> Result<Arc<Job>, Problem> {
     let model = Listed { name: "m".into(), file: "m".into(), path: None };
     let request = Request { prompt: prompt.into(), ..Request::default() };
     let order = Order::new(model, request, &Limits::default())?;
-    queue.add(Work::Generate(Box::new(order)), json!({ "prompt": prompt }), true)
+    let asked = json!({ "prompt": prompt });
+    queue.add(&Client::default(), Work::Generate(Box::new(order)), asked, true)
 }
 
 /// Does as the prompt says.
@@ -102,7 +104,7 @@ fn the_queue_is_bounded_and_what_is_cancelled_frees_its_place() {
     let last = asked(&running.queue, "dog").unwrap();
     let problem = asked(&running.queue, "more").err().unwrap();
     assert_eq!(problem.status, StatusCode::SERVICE_UNAVAILABLE);
-    let ahead = |job: &Job| running.queue.find(job.id).unwrap().1;
+    let ahead = |job: &Job| running.queue.find(&Client::default(), job.id).unwrap().1;
     assert_eq!([ahead(&long), ahead(&waiting), ahead(&last)], [Some(0), Some(1), Some(2)]);
     // One that waits goes at once.
     running.queue.cancel(&waiting);
@@ -140,7 +142,8 @@ fn what_is_over_is_forgotten_in_time() {
     let running = running(Limits { told: 3, ..Limits::default() });
     let jobs: Vec<_> = (0..6).map(|_| asked(&running.queue, "cat").unwrap()).collect();
     jobs.iter().for_each(|job| assert_eq!(over(job).0, State::Done));
-    let known: Vec<u64> = running.queue.all().iter().map(|(job, _)| job.id).collect();
+    let known: Vec<u64> =
+        running.queue.seen(&Client::default()).iter().map(|(job, _)| job.id).collect();
     assert_eq!(known, [4, 5, 6]);
     running.ended();
 }

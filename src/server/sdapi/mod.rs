@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
 
 use crate::picture::parameters;
 
+use super::client::Client;
 use super::fields::Fields;
 use super::given::{Given, base64};
 use super::job::{Status, Work};
@@ -53,22 +54,30 @@ pub fn routes() -> Router<Arc<Shared>> {
     routes
 }
 
-async fn text_to_picture(State(shared): App, body: Body) -> Reply {
-    generated(shared, body, Kind::Text).await
+async fn text_to_picture(
+    State(shared): App,
+    Extension(client): Extension<Client>,
+    body: Body,
+) -> Reply {
+    generated(shared, client, body, Kind::Text).await
 }
 
-async fn picture_to_picture(State(shared): App, body: Body) -> Reply {
-    generated(shared, body, Kind::Picture).await
+async fn picture_to_picture(
+    State(shared): App,
+    Extension(client): Extension<Client>,
+    body: Body,
+) -> Reply {
+    generated(shared, client, body, Kind::Picture).await
 }
 
-async fn generated(shared: Arc<Shared>, body: Body, kind: Kind) -> Reply {
+async fn generated(shared: Arc<Shared>, client: Client, body: Body, kind: Kind) -> Reply {
     let body = shared.body(body).await?;
     let reading = Arc::clone(&shared);
     let asked = aside(move || Asked::read(&reading, Fields::parse(&body)?, kind)).await?;
     let Asked { order, left_out, echo, sends, .. } = asked;
     let brief = told::brief(&order);
     let about = told::About::of(&order);
-    let (_, mut status) = shared.done(Work::Generate(Box::new(order)), brief).await?;
+    let (_, mut status) = shared.done(&client, Work::Generate(Box::new(order)), brief).await?;
     status.warnings.splice(0..0, left_out);
     let answer = aside(move || {
         let pictures = status.pictures.iter().filter(|_| sends);
@@ -87,9 +96,13 @@ struct Wish {
 }
 
 /// How far the job under way is, with its preview, else its last picture that is done.
-async fn progress(State(shared): App, Query(wish): Query<Wish>) -> Reply {
+async fn progress(
+    State(shared): App,
+    Extension(client): Extension<Client>,
+    Query(wish): Query<Wish>,
+) -> Reply {
     let waiting = shared.queue.waiting();
-    let Some(job) = shared.queue.running() else { return ok(told::idle(waiting)) };
+    let Some(job) = shared.queue.running(&client) else { return ok(told::idle(waiting)) };
     let status: Status = job.status();
     let skips = wish.skip_current_image.is_some_and(|text| text.eq_ignore_ascii_case("true"));
     let seen = status.preview.as_ref().map(|(_, png)| base64(png));
@@ -98,8 +111,8 @@ async fn progress(State(shared): App, Query(wish): Query<Wish>) -> Reply {
     ok(told::progress(&job, &status, waiting, picture))
 }
 
-async fn interrupt(State(shared): App) -> Reply {
-    if let Some(job) = shared.queue.running() {
+async fn interrupt(State(shared): App, Extension(client): Extension<Client>) -> Reply {
+    if let Some(job) = shared.queue.running(&client) {
         shared.queue.cancel(&job);
     }
     ok(json!({}))

@@ -267,13 +267,12 @@ fn pictures(
         ));
     }
     let given = Given::of_base64("mask", &mask, &shared.limits)?;
-    let mut mask = given.mask()?;
-    if inverted {
-        let values = mask.values().iter().map(|value| 1.0 - value).collect();
-        mask = Mask::new(mask.width(), mask.height(), values)?;
+    if !inverted {
+        return order.set_mask(&given);
     }
-    order.set_mask(mask, given.source());
-    Ok(())
+    let mask = given.mask()?;
+    let values = mask.values().iter().map(|value| 1.0 - value).collect();
+    order.set_made_mask(&Mask::new(mask.width(), mask.height(), values)?, "mask")
 }
 
 /// Fields that mean nothing without others, or that every client sends.

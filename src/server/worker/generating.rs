@@ -107,6 +107,10 @@ fn make(
     let (mut request, mut recipe) = open(worker, job, order, loaded)?;
     request.preview = Some(request.steps.div_ceil(LOOKS).max(1));
     let gallery = worker.shared.gallery.as_ref().filter(|_| order.keeps);
+    let gallery = gallery.map(|gallery| gallery.of(&job.owner)).transpose()?;
+    if let Some(gallery) = &gallery {
+        gallery.keep_inputs(&order.brought, &mut recipe)?;
+    }
     recipe.model_hash.clone_from(&loaded.hash);
     if request.image.is_none() {
         let (width, height) = loaded.pipeline.default_size();
@@ -143,7 +147,7 @@ fn make(
                 let told = recipe.parameters(generated, number);
                 let mut png = Vec::new();
                 picture.write_to(&mut png, Some(&told))?;
-                let file = gallery.map(|gallery| gallery.keep(&png, &told)).transpose()?;
+                let file = gallery.as_ref().map(|gallery| gallery.keep(&png, &told)).transpose()?;
                 job.add(Made {
                     png,
                     seed: generated.seeds.get(number).copied().unwrap_or_default(),

@@ -10,6 +10,7 @@ place each in its own region of a picture::
     ms.save(cat, "cat.png")                             # with its settings, as `mos generate` does
 """
 
+from ._evaluation import Evaluation, evaluate, merge, scores, trial
 from ._model import Model, load, save
 from ._native import (
     BackendError,
@@ -27,8 +28,9 @@ from ._native import (
     __version__,
     devices,
 )
-from ._request import Control, Region
-from ._tuning import Fused, Taught, Update, evaluate, fuse, scores, train
+from ._request import Control, Hires, Region
+from ._settings import FusionSettings, TrainingSettings
+from ._tuning import Fused, Taught, Update, fuse, record, train
 
 __all__ = [
     "BackendError",
@@ -38,8 +40,11 @@ __all__ = [
     "ConceptError",
     "Control",
     "Error",
+    "Evaluation",
     "Fused",
     "FusionError",
+    "FusionSettings",
+    "Hires",
     "MetricsError",
     "Model",
     "PictureError",
@@ -48,13 +53,17 @@ __all__ = [
     "RegionError",
     "Taught",
     "TrainingError",
+    "TrainingSettings",
     "Update",
     "__version__",
     "devices",
     "evaluate",
     "fuse",
     "load",
+    "merge",
+    "record",
     "save",
     "scores",
     "train",
+    "trial",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union, overload
 from . import _native
 from ._arrays import MaskLike, PictureLike, array, elements, image, picture
 from ._native import Concept
-from ._request import Control, Path, Region, request
+from ._request import Control, Hires, Path, Region, request
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 #: Told of the stage, of how much of it is done, and of how much there is. Returning False ends the
 #: call with `Cancelled`; raising ends it with that exception.
 Progress = Callable[[str, int, int], object]
+
+#: Shown what pictures will be while they are sampled, small and rough, with the calls of the model
+#: that are done and all of them. Raising ends the call.
+Shown = Callable[["list[Image]", int, int], object]
+
+
+def _show(shown: Optional[Shown]) -> Optional[Callable[[list[tuple[int, int, bytes]], int, int], object]]:
+    if shown is None:
+        return None
+    see = shown
+    return lambda pictures, done, of: see([image(*pixels) for pixels in pictures], done, of)
 
 
 class Model:
@@ -92,6 +103,10 @@ class Model:
         karras: bool = ...,
         eta: Optional[float] = ...,
         guidance_rescale: Optional[float] = ...,
+        guidance_from: Optional[float] = ...,
+        guidance_until: Optional[float] = ...,
+        cache: Optional[int] = ...,
+        hires: Union[float, Hires, None] = ...,
         original_size: Optional[tuple[int, int]] = ...,
         crop: Optional[tuple[int, int]] = ...,
         rng: Optional[str] = ...,
@@ -110,6 +125,9 @@ class Model:
         mask: Optional[MaskLike] = ...,
         noise: Optional[Union[Path, Buffer]] = ...,
         tile: Optional[int] = ...,
+        memory: Optional[int] = ...,
+        preview: Optional[int] = ...,
+        shown: Optional[Shown] = ...,
         progress: Optional[Progress] = ...,
         latents: Literal[False] = ...,
     ) -> list[Image]: ...
@@ -130,6 +148,10 @@ class Model:
         karras: bool = ...,
         eta: Optional[float] = ...,
         guidance_rescale: Optional[float] = ...,
+        guidance_from: Optional[float] = ...,
+        guidance_until: Optional[float] = ...,
+        cache: Optional[int] = ...,
+        hires: Union[float, Hires, None] = ...,
         original_size: Optional[tuple[int, int]] = ...,
         crop: Optional[tuple[int, int]] = ...,
         rng: Optional[str] = ...,
@@ -148,6 +170,9 @@ class Model:
         mask: Optional[MaskLike] = ...,
         noise: Optional[Union[Path, Buffer]] = ...,
         tile: Optional[int] = ...,
+        memory: Optional[int] = ...,
+        preview: Optional[int] = ...,
+        shown: Optional[Shown] = ...,
         progress: Optional[Progress] = ...,
         latents: Literal[True],
     ) -> tuple[list[Image], memoryview[float]]: ...
@@ -167,6 +192,10 @@ class Model:
         karras: bool = False,
         eta: Optional[float] = None,
         guidance_rescale: Optional[float] = None,
+        guidance_from: Optional[float] = None,
+        guidance_until: Optional[float] = None,
+        cache: Optional[int] = None,
+        hires: Union[float, Hires, None] = None,
         original_size: Optional[tuple[int, int]] = None,
         crop: Optional[tuple[int, int]] = None,
         rng: Optional[str] = None,
@@ -185,6 +214,9 @@ class Model:
         mask: Optional[MaskLike] = None,
         noise: Optional[Union[Path, Buffer]] = None,
         tile: Optional[int] = None,
+        memory: Optional[int] = None,
+        preview: Optional[int] = None,
+        shown: Optional[Shown] = None,
         progress: Optional[Progress] = None,
         latents: bool = False,
     ) -> Union[list[Image], tuple[list[Image], memoryview[float]]]:
@@ -195,6 +227,11 @@ class Model:
         model's, `seed` is drawn. With `latents=True` the final latents come too: an array of
         float32, `[batch, channels, height, width]`, which `numpy.asarray` takes as it is.
         `original_size` (width, height) and `crop` (left, top) are what Stable Diffusion XL is told.
+
+        `guidance_from` and `guidance_until`, 0 to 1, are the part of the steps in which guidance
+        acts; `cache=2` runs the UNet's deep layers in every other step only; `hires` makes a larger
+        picture of the first, by a factor or a `Hires`; `memory` is a budget in bytes of the device.
+        `shown` is called with what the pictures will be, every `preview` calls of the model.
 
         Odd requests (a prompt that is cut, a stretched picture) are told by `warnings`.
         """
@@ -213,6 +250,10 @@ class Model:
             karras=karras,
             eta=eta,
             guidance_rescale=guidance_rescale,
+            guidance_from=guidance_from,
+            guidance_until=guidance_until,
+            cache=cache,
+            hires=hires,
             original_size=original_size,
             crop=crop,
             rng=rng,
@@ -231,12 +272,15 @@ class Model:
             mask_image=mask,
             noise=noise,
             tile=tile,
+            memory=memory,
+            # Each call of the model, unless it is said how often.
+            preview=preview if shown is None else preview or 1,
         )
-        shown, data, shape, told = self._native.generate(asked, progress)
+        made, data, shape, told = self._native.generate(asked, progress, _show(shown))
         for warning in told:
             warnings.warn(warning, stacklevel=2)
         pictures = [
-            image(*pixels, {"parameters": text, "mos": own}) for pixels, text, own in shown
+            image(*pixels, {"parameters": text, "mos": own}) for pixels, text, own in made
         ]
         return (pictures, array(data, shape)) if latents else pictures
 
@@ -256,14 +300,17 @@ def load(
     *,
     device: Optional[str] = None,
     precision: Optional[str] = None,
+    vae: Optional[Path] = None,
 ) -> Model:
     """Loads a model: a diffusers folder or a safetensors file, or a name in `MOS_MODELS`' folder.
 
     Without a name, the very small one that ships. `device` is `cpu`, a number or a part of a name
     of those in `mixofshow.devices()`; without it the best graphics card, else the processor.
-    `precision` is `as-stored`, `f16`, `f32`, `q8_0` or `q4_0`.
+    `precision` is `as-stored`, `f16`, `f32`, `q8_0` or `q4_0`. `vae` is a small autoencoder (TAESD)
+    that decodes in place of the model's own.
     """
-    return Model(_native.load(None if model is None else os.fspath(model), device, precision))
+    path, small = (None if given is None else os.fspath(given) for given in (model, vae))
+    return Model(_native.load(path, device, precision, small))
 
 
 def save(picture_: PictureLike, path: Path) -> None:

@@ -11,6 +11,9 @@ _Pixels = tuple[int, int, bytes]
 
 __version__: str
 
+#: Names of the settings of `train`.
+TRAINING_SETTINGS: list[str]
+
 class Error(Exception):
     """Anything that the library refuses or meets."""
 
@@ -99,7 +102,10 @@ class Model:
     @property
     def hash(self) -> str: ...
     def generate(
-        self, asked: Any, progress: Optional[_Progress] = None
+        self,
+        asked: Any,
+        progress: Optional[_Progress] = None,
+        shown: Optional[Callable[[list[_Pixels], int, int], object]] = None,
     ) -> tuple[list[tuple[_Pixels, str, str]], bytes, list[int], list[str]]: ...
     def encode(self, picture: Any, tile: Optional[int] = None) -> tuple[bytes, list[int]]: ...
     def decode(self, latents: Any, tile: Optional[int] = None) -> list[_Pixels]: ...
@@ -111,6 +117,7 @@ def load(
     model: Optional[_Path] = None,
     device: Optional[str] = None,
     precision: Optional[str] = None,
+    vae: Optional[_Path] = None,
 ) -> Model: ...
 def save(picture: Any, path: _Path, told: Optional[tuple[str, str]]) -> None: ...
 def train(
@@ -118,7 +125,7 @@ def train(
 ) -> tuple[
     pathlib.Path, pathlib.Path, Optional[pathlib.Path], list[float], float, int, list[str]
 ]: ...
-def fuse(wanted: Any) -> tuple[pathlib.Path, str, str, list[str]]: ...
+def fuse(wanted: Any) -> tuple[Optional[pathlib.Path], str, str, list[str]]: ...
 def scores(
     model: Model,
     pictures: list[Any],
@@ -127,6 +134,10 @@ def scores(
     others: list[Any],
     progress: Optional[_Progress] = None,
 ) -> list[tuple[str, float]]: ...
-def evaluate(
+def trial(
     model: Model, wanted: Any, asked: Any
 ) -> tuple[list[tuple[str, float]], list[_Pixels]]: ...
+def evaluate(
+    model: Model, wanted: Any
+) -> tuple[list[int], Optional[tuple[str, str]], list[str]]: ...
+def merge(parts: list[str], out: str) -> tuple[str, str]: ...

@@ -72,6 +72,21 @@ class Control:
     name: Optional[str] = None
 
 
+@dataclass
+class Hires:
+    """A second pass over a larger picture, made from the first."""
+
+    #: How many times larger the picture becomes along each side.
+    scale: float = 2.0
+    #: `latent`, `latent-nearest`, `latent-nearest-exact`, `latent-bicubic`, `lanczos`, or the file
+    #: of an upscaler of ESRGAN's kind.
+    upscaler: Path = "latent"
+    #: How much of the enlarged picture is changed, above 0 to 1.
+    strength: float = 0.7
+    #: Steps of its whole schedule; None: as many as the first pass has.
+    steps: Optional[int] = None
+
+
 class Plain:
     """Attributes, as the library reads them."""
 
@@ -107,6 +122,21 @@ def _control(control: Control) -> Plain:
     return Plain(**given)
 
 
+def _hires(hires: Union[float, Hires, None]) -> Optional[Plain]:
+    if hires is None:
+        return None
+    given = hires if isinstance(hires, Hires) else Hires(scale=hires)
+    # As in the program, once as large means no second pass.
+    if given.scale == 1:
+        return None
+    return Plain(
+        scale=float(given.scale),
+        upscaler=os.fspath(given.upscaler),
+        strength=float(given.strength),
+        steps=given.steps,
+    )
+
+
 def _seed(seed: Any) -> Optional[int]:
     """A number, or the one that a `torch.Generator` was seeded with."""
     initial = getattr(seed, "initial_seed", None)
@@ -131,6 +161,10 @@ def request(
     karras: bool = False,
     eta: Optional[float] = None,
     guidance_rescale: Optional[float] = None,
+    guidance_from: Optional[float] = None,
+    guidance_until: Optional[float] = None,
+    cache: Optional[int] = None,
+    hires: Union[float, Hires, None] = None,
     original_size: Optional[tuple[int, int]] = None,
     crop: Optional[tuple[int, int]] = None,
     rng: Optional[str] = None,
@@ -149,6 +183,8 @@ def request(
     mask_image: Optional[MaskLike] = None,
     noise: Any = None,
     tile: Optional[int] = None,
+    memory: Optional[int] = None,
+    preview: Optional[int] = None,
 ) -> Plain:
     """All of a request, as the library reads it."""
     regions = list(regions)
@@ -172,6 +208,10 @@ def request(
         karras=karras,
         eta=eta,
         guidance_rescale=guidance_rescale,
+        guidance_from=guidance_from,
+        guidance_until=guidance_until,
+        cache=cache,
+        hires=_hires(hires),
         original_size=original_size,
         crop=crop,
         rng=rng,
@@ -190,4 +230,6 @@ def request(
         mask=mask(mask_image, "mask"),
         noise=noise if noise is None or is_path(noise) else elements(noise, "noise"),
         tile=tile,
+        memory=memory,
+        preview=preview,
     )

@@ -1,4 +1,4 @@
-"""Teaching concepts, fusing them, and measuring what came of it."""
+"""Teaching concepts and fusing them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _native
-from ._arrays import PictureLike, image, picture
-from ._model import Model, Progress
+from ._model import Progress
 from ._native import Concept
-from ._request import Path, Plain, request
+from ._request import Path, Plain
+from ._settings import FusionSettings, TrainingSettings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def train(
     restart: bool = False,
     progress: Optional[Progress] = None,
     update: Optional[Callable[[Update], object]] = None,
-    **more: Any,
+    **more: Unpack[TrainingSettings],
 ) -> Taught:
     """Teaches a concept: an ED-LoRA, a LoRA, or words alone, from a few pictures.
 
@@ -88,12 +88,12 @@ def train(
     Ctrl-C or by `progress`, is saved and goes on with `resume=True` to the same bytes.
     """
     if settings is None or isinstance(settings, Mapping):
-        file, over = None, {**(settings or {}), **more}
+        file, over = None, {**dict(settings or {}), **more}
     else:
-        file, over = os.fspath(settings), more
+        file, over = os.fspath(settings), dict(more)
     wanted = Plain(
         file=file,
-        over=json.dumps(over, default=os.fspath),
+        over=json.dumps(over, default=_plain),
         resume=resume,
         restart=restart,
         device=device,
@@ -105,127 +105,134 @@ def train(
     return Taught(path, curve, sheet, (losses[0], losses[1]), norm, updates)
 
 
+def _plain(value: Any) -> Any:
+    """Paths and sequences as JSON has them."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else list(value)
+
+
+#: A concept to be fused; with a prompt, one that has no words of its own.
+ToFuse = Union[Concept, Path, "tuple[Union[Concept, Path], str]"]
+
+
 def _to_fuse(given: Any) -> tuple[Concept, Optional[str]]:
     concept, prompt = given if isinstance(given, tuple) else (given, None)
     return (concept if isinstance(concept, Concept) else Concept(concept)), prompt
 
 
+def _fusion(given: Mapping[str, Any]) -> Plain:
+    known = FusionSettings.__annotations__
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise TypeError(f"no setting of a fusion is called `{unknown[0]}`: {', '.join(known)} are")
+    listed = {"keep", "prompts", "sampled_prompts", "held_out"}
+    for name in listed & given.keys():
+        if isinstance(given[name], str):
+            raise TypeError(f"{name} is one text: expected a list of prompts")
+    all_given = {name: given.get(name) for name in known}
+    return Plain(
+        **{
+            name: list(value) if name in listed and value is not None else value
+            for name, value in all_given.items()
+        }
+    )
+
+
+def _order(concepts: Iterable[ToFuse], settings: Mapping[str, Any], **more: Any) -> Plain:
+    order: dict[str, Any] = {
+        "output": None,
+        "model": None,
+        "device": None,
+        "replace": False,
+        "statistics": None,
+        "part": None,
+        "rename": False,
+        "to": None,
+        "remove": [],
+        "refresh": False,
+        "progress": None,
+        **more,
+    }
+    for name in ("output", "model", "statistics", "to"):
+        order[name] = None if order[name] is None else os.fspath(order[name])
+    return Plain(
+        concepts=[_to_fuse(given) for given in concepts], settings=_fusion(settings), **order
+    )
+
+
 def fuse(
-    concepts: Iterable[Union[Concept, Path, tuple[Union[Concept, Path], str]]],
-    output: Path,
+    concepts: Iterable[ToFuse],
+    output: Optional[Path] = None,
     *,
     model: Optional[Path] = None,
     device: Optional[str] = None,
-    precision: Optional[str] = None,
     replace: bool = False,
     statistics: Optional[Path] = None,
-    solver: Optional[str] = None,
-    steps: Optional[int] = None,
-    guidance: Optional[float] = None,
-    size: Optional[tuple[int, int]] = None,
-    samples: Optional[int] = None,
-    seed: Optional[int] = None,
-    prompts: Optional[Sequence[str]] = None,
-    keep: Optional[Sequence[str]] = None,
-    distillation: Optional[int] = None,
     rename: bool = False,
+    to: Optional[Path] = None,
+    remove: Iterable[str] = (),
+    refresh: bool = False,
     progress: Optional[Progress] = None,
+    **settings: Unpack[FusionSettings],
 ) -> Fused:
     """Fuses concepts into one model, a folder at `output` that knows all their words.
 
     A concept without words of its own comes with a prompt: `("ink.safetensors", "an ink drawing")`.
-    What is None is as in `mos fuse`. The stages of `progress` name the concept that is worked on.
-    A fusion that was ended goes on where it was when it is called again.
+    What is left out of the settings is as in `mos fuse`. The stages of `progress` name the concept
+    that is worked on. A fusion that was ended goes on where it was when it is called again.
+
+    `statistics` is a folder in which what was recorded is kept. With it, `to=` names a fused model
+    to change: `concepts` are added to it, those of `remove` taken out; in place without `output`.
     """
-    wanted = Plain(
-        concepts=[_to_fuse(given) for given in concepts],
-        output=os.fspath(output),
-        model=None if model is None else os.fspath(model),
+    if output is None and to is None:
+        raise TypeError("fuse() needs an output, the folder of the fused model")
+    if to is None and (refresh or list(remove)):
+        raise TypeError("remove and refresh change a fused model: to= names it")
+    wanted = _order(
+        concepts,
+        settings,
+        output=output,
+        model=model,
         device=device,
-        precision=precision,
         replace=replace,
-        statistics=None if statistics is None else os.fspath(statistics),
-        solver=solver,
-        steps=steps,
-        guidance=guidance,
-        size=size,
-        samples=samples,
-        seed=seed,
-        prompts=None if prompts is None else list(prompts),
-        keep=None if keep is None else list(keep),
-        distillation=distillation,
+        statistics=statistics,
         rename=rename,
+        to=to,
+        remove=list(remove),
+        refresh=refresh,
         progress=progress,
     )
     path, report, markdown, told = _native.fuse(wanted)
     _warn(told)
-    return Fused(path, json.loads(report), markdown)
+    return Fused(path or pathlib.Path(os.fspath(output or to or "")), json.loads(report), markdown)
 
 
-def scores(
-    model: Model,
-    pictures: Iterable[PictureLike],
+def record(
+    concepts: Iterable[ToFuse],
+    statistics: Path,
     *,
-    texts: Iterable[str] = (),
-    trained_on: Iterable[PictureLike] = (),
-    others: Iterable[PictureLike] = (),
+    part: Optional[tuple[int, int]] = None,
+    model: Optional[Path] = None,
+    device: Optional[str] = None,
+    rename: bool = False,
     progress: Optional[Progress] = None,
-) -> dict[str, float]:
-    """Scores of pictures by name, of all metrics that there is something for.
+    **settings: Unpack[FusionSettings],
+) -> dict[str, Any]:
+    """Takes the statistics of a fusion into a folder and makes no model, for `fuse` to find.
 
-    `text`: how well each shows its text of `texts`; `image`: how much they look like the pictures
-    of `trained_on`; `likeness` and `pixels`: how close each is to its own of `others`. By the two
-    CLIP towers of `model`, so scores compare within one model; fused models bring none, so theirs
-    are scored by their base model.
+    `part=(3, 14)` takes those of every 14th concept, from the third on: a share for each of many
+    machines, as `mos fuse --statistics-only --part 3/14` does. The report comes back.
     """
-    return dict(
-        _native.scores(
-            model._native,
-            [picture(given, "pictures") for given in pictures],
-            list(texts),
-            [picture(given, "trained_on") for given in trained_on],
-            [picture(given, "others") for given in others],
-            progress,
-        )
-    )
-
-
-def evaluate(
-    model: Model,
-    concepts: Iterable[Union[Concept, Path]],
-    prompts: Iterable[str],
-    *,
-    class_word: str,
-    phrase: Optional[str] = None,
-    seeds: Iterable[int] = (0,),
-    trained_on: Iterable[PictureLike] = (),
-    size: Optional[tuple[int, int]] = None,
-    steps: Optional[int] = None,
-    guidance: Optional[float] = None,
-    sampler: Optional[str] = None,
-    negative: Optional[str] = None,
-    progress: Optional[Progress] = None,
-) -> tuple[dict[str, float], list[Image]]:
-    """Makes pictures with a concept and scores them, as Mix-of-Show does (section 4.1).
-
-    In `prompts`, `<TOK>` stands for the concept: `phrase` (its words, unless given) while pictures
-    are made, `class_word` with its article (`a man`) where texts are scored. The pictures come by
-    prompt and seed.
-    """
-    used = [given if isinstance(given, Concept) else Concept(given) for given in concepts]
-    if phrase is None:
-        phrase = " ".join(word for concept in used for word in concept.words)
-    wanted = Plain(
-        concepts=used,
-        prompts=list(prompts),
-        phrase=phrase,
-        class_word=class_word,
-        seeds=list(seeds),
-        trained_on=[picture(given, "trained_on") for given in trained_on],
+    wanted = _order(
+        concepts,
+        settings,
+        statistics=statistics,
+        part=part,
+        model=model,
+        device=device,
+        rename=rename,
         progress=progress,
     )
-    asked = request(
-        negative=negative, size=size, steps=steps, guidance=guidance, sampler=sampler
-    )
-    found, made = _native.evaluate(model._native, wanted, asked)
-    return dict(found), [image(*pixels) for pixels in made]
+    _, report, _, told = _native.fuse(wanted)
+    _warn(told)
+    found: dict[str, Any] = json.loads(report)
+    return found

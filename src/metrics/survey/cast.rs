@@ -2,19 +2,43 @@
 //! from.
 use std::path::{Path, PathBuf};
 
-use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
-use mixofshow::concept::{self, Applied, Concept, ScaledFile, dialects};
-use mixofshow::fusion::Previous;
-use mixofshow::metrics::survey::{Class, ConceptSettings, PromptList, Reference, Subject};
-use mixofshow::picture::{Mask, Picture};
-use mixofshow::pipeline::recipe::{ConceptSource, Source, hex};
-use mixofshow::training::folder::pictures_in;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::Arguments;
-use crate::cli::terminal::Terminal;
-use crate::cli::{Failure, Result, files};
+use super::{Class, ConceptSettings, Error, PromptList, Reference, Result, Subject};
+use crate::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
+use crate::concept::{self, Applied, Concept, ScaledFile, dialects};
+use crate::file_kind::read_text;
+use crate::fusion::{ConceptReport, Previous};
+use crate::picture::{Mask, Picture};
+use crate::pipeline::recipe::{ConceptSource, Source, hex};
+use crate::training::folder::pictures_in;
+
+/// Whom a survey is of, as somebody asks for them.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Concepts' own files; none: those that a fused model knows.
+    pub concepts: Vec<ScaledFile>,
+    /// Concepts that were made for another base model are taken all the same.
+    pub force_base: bool,
+    /// Folders of the pictures that they were trained from, one for each.
+    pub pictures: Vec<PathBuf>,
+    /// What stands for them where texts are scored, in their order, as far as it is given.
+    pub class_words: Vec<String>,
+    /// What they are, in their order, as far as it is given.
+    pub classes: Vec<Class>,
+}
+
+/// All concepts of a survey, checked.
+#[derive(Clone, Debug)]
+pub struct Cast {
+    /// What the survey's settings say of them.
+    pub concepts: Vec<ConceptSettings>,
+    /// In the same order.
+    pub subjects: Vec<Subject>,
+    /// What was left out or guessed while their files were read, in sentences for the user.
+    pub notes: Vec<String>,
+}
 
 /// A concept, before it is known what it was trained from.
 struct Named {
@@ -35,70 +59,71 @@ struct About {
 /// A folder of pictures, and what it says of itself.
 type Folder = (PathBuf, Option<About>);
 
-/// All concepts, checked; `list` gives the prompts that each is asked for.
-pub fn subjects(
-    arguments: &Arguments,
-    checkpoint: &Checkpoint,
-    list: &PromptList,
-    terminal: &Terminal,
-) -> Result<(Vec<ConceptSettings>, Vec<Subject>)> {
-    let folders =
-        arguments.pictures.iter().map(|folder| folder_of(folder)).collect::<Result<Vec<_>>>()?;
-    if arguments.class_word.iter().any(|word| word.trim().is_empty()) {
-        return Err(Failure::Usage("--class-word: it is empty; expected one such as man".into()));
-    }
-    let mut named = match arguments.concepts.is_empty() {
-        false => of_files(arguments, checkpoint, terminal)?,
-        true => of_model(checkpoint, &folders)?,
-    };
-    for (given, what) in
-        [(arguments.class_word.len(), "--class-word"), (arguments.class.len(), "--class")]
-    {
-        if given > named.len() {
-            let (count, has) = (given, named.len());
-            return Err(Failure::Usage(format!("{what}: {count} for {has} concepts")));
+impl Wanted {
+    /// Reads all of it; `list` gives the prompts that each is asked for.
+    ///
+    /// # Errors
+    /// Concepts that don't go with the model or have no words; folders that go with no concept;
+    /// files that cannot be read.
+    pub fn read(&self, checkpoint: &Checkpoint, list: &PromptList) -> Result<Cast> {
+        let folders = self.pictures.iter().map(|folder| folder_of(folder));
+        let folders = folders.collect::<Result<Vec<_>>>()?;
+        if self.class_words.iter().any(|word| word.trim().is_empty()) {
+            return Err(Error::Usage("--class-word: it is empty; expected one such as man".into()));
         }
-    }
-    let paired = pair(&named, folders)?;
-    tell_apart(&mut named);
-    let (mut settings, mut subjects) = (Vec::new(), Vec::new());
-    for (index, (named, (folder, about))) in named.into_iter().zip(paired).enumerate() {
-        let said = arguments.class_word.get(index).cloned();
-        let class_word = said.or(about.map(|about| about.class_word)).or(named.class_word);
-        let class_word = class_word.ok_or_else(|| {
-            Failure::Usage(format!(
-                "concept `{}`: neither its file nor a concept.json in {} tells its class word: \
-                    --class-word WORD does",
-                named.name,
-                folder.display()
-            ))
-        })?;
-        let class = arguments.class.get(index).copied().unwrap_or(Class::of(&class_word));
-        let prompts = list.of(class);
-        if prompts.is_empty() {
-            let (name, class) = (&named.name, class.name());
-            let problem = format!("concept `{name}`: the list has no prompts for {class}");
-            return Err(Failure::Failed(problem.into()));
+        let mut notes = Vec::new();
+        let mut named = match self.concepts.is_empty() {
+            false => of_files(self, checkpoint, &mut notes)?,
+            true => of_model(checkpoint, &folders)?,
+        };
+        for (given, what) in
+            [(self.class_words.len(), "--class-word"), (self.classes.len(), "--class")]
+        {
+            if given > named.len() {
+                let (count, has) = (given, named.len());
+                return Err(Error::Usage(format!("{what}: {count} for {has} concepts")));
+            }
         }
-        let (references, references_hash) = references(&named.name, &folder)?;
-        let source = named.own.as_ref().map(|(_, source)| source);
-        settings.push(ConceptSettings {
-            name: named.name,
-            phrase: named.phrase,
-            class_word,
-            class,
-            file: source.map(|source| source.source.path.display().to_string()),
-            file_hash: source.map(|source| source.source.sha256.clone()),
-            scales: source.map_or([1.0, 1.0], |source| {
-                [source.scale, source.text_scale.unwrap_or(source.scale)]
-            }),
-            references: references.len(),
-            references_hash,
-            prompts,
-        });
-        subjects.push(Subject { references, own: named.own });
+        let paired = pair(&named, folders)?;
+        tell_apart(&mut named);
+        let mut cast = Cast { concepts: Vec::new(), subjects: Vec::new(), notes };
+        for (index, (named, (folder, about))) in named.into_iter().zip(paired).enumerate() {
+            let said = self.class_words.get(index).cloned();
+            let class_word = said.or(about.map(|about| about.class_word)).or(named.class_word);
+            let class_word = class_word.ok_or_else(|| {
+                Error::Usage(format!(
+                    "concept `{}`: neither its file nor a concept.json in {} tells its class word: \
+                        --class-word WORD does",
+                    named.name,
+                    folder.display()
+                ))
+            })?;
+            let class = self.classes.get(index).copied().unwrap_or(Class::of(&class_word));
+            let prompts = list.of(class);
+            if prompts.is_empty() {
+                let problem = format!("the list has no prompts for {}", class.name());
+                return Err(Error::Concept { concept: named.name, problem });
+            }
+            let (references, references_hash) = references(&named.name, &folder)?;
+            let source = named.own.as_ref().map(|(_, source)| source);
+            cast.concepts.push(ConceptSettings {
+                name: named.name,
+                phrase: named.phrase,
+                class_word,
+                class,
+                file: source.map(|source| source.source.path.display().to_string()),
+                file_hash: source.map(|source| source.source.sha256.clone()),
+                scales: source.map_or([1.0, 1.0], |source| {
+                    [source.scale, source.text_scale.unwrap_or(source.scale)]
+                }),
+                references: references.len(),
+                references_hash,
+                prompts,
+            });
+            cast.subjects.push(Subject { references, own: named.own });
+        }
+        Ok(cast)
     }
-    Ok((settings, subjects))
 }
 
 fn folder_of(folder: &Path) -> Result<Folder> {
@@ -106,35 +131,26 @@ fn folder_of(folder: &Path) -> Result<Folder> {
     if !path.exists() {
         return Ok((folder.to_path_buf(), None));
     }
-    let text = checkpoint_text(&path)?;
-    let about = serde_json::from_str(&text)
-        .map_err(|e| Failure::Failed(format!("{}: {e}", path.display()).into()))?;
+    let text = read_text(&path, "JSON").map_err(|e| Error::file(&path, e.to_string()))?;
+    let about = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
     Ok((folder.to_path_buf(), Some(about)))
 }
 
-fn checkpoint_text(path: &Path) -> Result<String> {
-    files::text("--pictures", path, "JSON")
-}
-
 fn of_files(
-    arguments: &Arguments,
+    wanted: &Wanted,
     checkpoint: &Checkpoint,
-    terminal: &Terminal,
+    notes: &mut Vec<String>,
 ) -> Result<Vec<Named>> {
     let mut all = Vec::new();
-    for given in &arguments.concepts {
-        let ScaledFile { path, unet, text } = ScaledFile::parse(given).map_err(Failure::Usage)?;
-        for file in adapter_files(&path)? {
-            let (concept, notes) = dialects::read(&file)?;
-            notes.iter().for_each(|note| terminal.remark(format!("{}: {note}", file.display())));
+    for &ScaledFile { ref path, unet, text } in &wanted.concepts {
+        for file in adapter_files(path)? {
+            let (concept, told) = dialects::read(&file)?;
+            notes.extend(told.iter().map(|note| format!("{}: {note}", file.display())));
             if concept.words.is_empty() {
-                let problem = format!(
-                    "{}: it has no words of its own, by which a prompt could call it up",
-                    file.display()
-                );
-                return Err(Failure::Failed(problem.into()));
+                let problem = "it has no words of its own, by which a prompt could call it up";
+                return Err(Error::file(&file, problem));
             }
-            if !arguments.force_base {
+            if !wanted.force_base {
                 concept::check_base([&concept], checkpoint, base_hash_cache().as_deref())?;
             }
             let words: Vec<String> = concept.words.iter().map(|word| word.text.clone()).collect();
@@ -164,14 +180,14 @@ fn class_word(concept: &Concept) -> Option<String> {
 /// Those of a fused model: as its note lists them, else as the folders do.
 fn of_model(checkpoint: &Checkpoint, folders: &[Folder]) -> Result<Vec<Named>> {
     let nobody = || {
-        Failure::Usage(
+        Error::Usage(
             "there is nothing to evaluate: -c names concepts, or -m a model that knows some".into(),
         )
     };
     let words = checkpoint.concepts.as_ref().and_then(|words| words.as_object());
     let Some(words) = words.filter(|words| !words.is_empty()) else { return Err(nobody()) };
     if let Ok(previous) = Previous::open(&checkpoint.path) {
-        let of = |concept: mixofshow::fusion::ConceptReport| Named {
+        let of = |concept: ConceptReport| Named {
             name: concept.name,
             phrase: concept.phrase,
             words: concept.words,
@@ -183,16 +199,15 @@ fn of_model(checkpoint: &Checkpoint, folders: &[Folder]) -> Result<Vec<Named>> {
     let mut all = Vec::new();
     for (folder, about) in folders {
         let Some(about) = about else {
-            return Err(Failure::Usage(format!(
+            return Err(Error::Usage(format!(
                 "{}: no concept.json in it says which of the model's words are shown ({})",
                 folder.display(),
                 words.keys().cloned().collect::<Vec<_>>().join(", ")
             )));
         };
         if let Some(unknown) = about.words.iter().find(|word| !words.contains_key(*word)) {
-            return Err(Failure::Failed(
-                format!("{}: the model does not know the word {unknown}", folder.display()).into(),
-            ));
+            let problem = format!("the model does not know the word {unknown}");
+            return Err(Error::file(folder, problem));
         }
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (words, phrase) = (about.words.clone(), about.words.join(" "));
@@ -229,7 +244,7 @@ fn pair(named: &[Named], folders: Vec<Folder>) -> Result<Vec<Folder>> {
                 true => String::new(),
                 false => format!(" ({of_others})"),
             };
-            return Err(Failure::Usage(format!(
+            return Err(Error::Usage(format!(
                 "concept `{}`: there are no pictures of {} to compare with{others}: --pictures \
                     FOLDER names those that it was trained from, once for each concept",
                 named.name, named.phrase
@@ -242,7 +257,7 @@ fn pair(named: &[Named], folders: Vec<Folder>) -> Result<Vec<Folder>> {
             let why = if again { ", whose pictures another folder has" } else { "" };
             format!("its concept.json says {}{why}", about.words.join(" "))
         });
-        return Err(Failure::Usage(format!(
+        return Err(Error::Usage(format!(
             "--pictures {}: there is no concept for them ({words})",
             folder.display()
         )));
@@ -267,9 +282,8 @@ fn tell_apart(named: &mut [Named]) {
 
 /// The pictures of a folder with their masks, and the hash of all of them.
 fn references(concept: &str, folder: &Path) -> Result<(Vec<Reference>, String)> {
-    let paths = pictures_in(folder).map_err(|e| {
-        Failure::Failed(format!("concept `{concept}`: {}: {e}", folder.display()).into())
-    })?;
+    let refuse = |problem: String| Error::Concept { concept: concept.to_string(), problem };
+    let paths = pictures_in(folder).map_err(|e| refuse(format!("{}: {e}", folder.display())))?;
     let (mut references, mut sha) = (Vec::new(), Sha256::new());
     for path in &paths {
         sha.update(Source::of(path)?.sha256);
@@ -282,8 +296,7 @@ fn references(concept: &str, folder: &Path) -> Result<(Vec<Reference>, String)> 
         references.push(Reference { picture: Picture::open(path)?, mask });
     }
     if references.is_empty() {
-        let problem = format!("concept `{concept}`: {} has no pictures in it", folder.display());
-        return Err(Failure::Failed(problem.into()));
+        return Err(refuse(format!("{} has no pictures in it", folder.display())));
     }
     Ok((references, hex(&sha.finalize())))
 }
@@ -308,7 +321,7 @@ mod tests {
         let found = pair(&both, vec![folder("x", None), folder("y", Some(about("a")))]);
         assert_eq!(found.map(names).ok(), Some(vec!["y".to_string(), "x".to_string()]));
         let said = |folders| match pair(&both, folders) {
-            Err(Failure::Usage(said)) => said,
+            Err(Error::Usage(said)) => said,
             _ => panic!("it was taken"),
         };
         assert!(said(vec![folder("x", None)]).contains("concept `b`"));
