@@ -316,8 +316,8 @@ impl Fusion<'_, '_> {
             .collect();
         let start = Instant::now();
         let solver = for_stage(self.settings.solver, stage);
-        let ridge = match solver {
-            Solver::Exact(exact) => match exact.ridge {
+        let ridge = match solver.exact().copied() {
+            Some(exact) => match exact.ridge {
                 Some(ridge) => RidgeChoice::given(ridge, exact.towards.unwrap_or_default()),
                 None => {
                     let all: Vec<&dyn solve::Group> =
@@ -353,6 +353,7 @@ impl Fusion<'_, '_> {
                 measures: measured(group, &solution.changes)?,
                 averaged: measured(group, &average.changes)?,
                 conditioning: solution.conditioning,
+                objective: solution.objective,
                 changes,
             });
         }

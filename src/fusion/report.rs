@@ -84,6 +84,8 @@ pub struct SiteReport {
     pub averaged: Measures,
     /// None of solvers that don't tell.
     pub conditioning: Option<Conditioning>,
+    /// LoRACLR's loss at the exact solution, and in the end; none of other solvers.
+    pub objective: Option<[f64; 2]>,
     /// Norm of each layer's change in parts of its weight's norm.
     pub changes: Vec<f64>,
 }
@@ -118,6 +120,10 @@ impl Report {
             solver: match settings.solver {
                 Solver::Exact(_) => "exact".into(),
                 Solver::Lbfgs(_) => "lbfgs".into(),
+                Solver::Loraclr(loraclr) => format!(
+                    "LoRACLR from the exact solution, margin {}, weight decay {}",
+                    loraclr.margin, loraclr.decay
+                ),
                 Solver::Average => "average".into(),
                 Solver::Merge(merge) => match merge.way {
                     Way::Sum => "sum".into(),
@@ -184,6 +190,15 @@ impl StageReport {
             .filter_map(|layer| layer.base_loss)
             .collect();
         (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    /// LoRACLR's loss at the exact solution and in the end, as the mean over the sites.
+    pub fn objective(&self) -> Option<[f64; 2]> {
+        let found: Vec<[f64; 2]> = self.sites.iter().filter_map(|site| site.objective).collect();
+        let mean = |which: usize| {
+            found.iter().map(|both| both[which]).sum::<f64>() / found.len() as f64
+        };
+        (!found.is_empty()).then(|| [mean(0), mean(1)])
     }
 
     /// How much of each concept's change reaches the others' inputs: row i, column j as in
@@ -262,6 +277,12 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
                     concept's own file does to them on average (squares of the layers' outputs, \
                     not of pictures: 100 % is as with such a file in use).",
                 loss * 100.0
+            ));
+        }
+        if let Some([before, after]) = stage.objective() {
+            line(format!(
+                "\nLoRACLR's loss, mean over the layers: {before:.4} at the exact solution, \
+                    {after:.4} in the end."
             ));
         }
         if !stage.stale.is_empty() {

@@ -195,6 +195,12 @@ fn add_outer(sums: &mut [f64], inputs: &[f32], width: usize) {
 }
 
 impl Moments {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let (Moments::Samples(held) | Moments::Gram(held)) = self;
+        held.nrows() * held.ncols() * size_of::<f64>()
+    }
+
     /// `q` X^T X, for `q` `[rows, width]`.
     pub fn times(&self, q: &Mat<f64>) -> Mat<f64> {
         match self {
