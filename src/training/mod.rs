@@ -9,6 +9,7 @@ mod error;
 mod examples;
 pub mod folder;
 mod listing;
+mod orthogonal;
 mod pool;
 mod prior;
 mod run;
