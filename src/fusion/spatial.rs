@@ -6,7 +6,7 @@ use crate::models::config::UNetConfig;
 use crate::nn::Hook;
 use crate::random::RngKind;
 use crate::scheduler::sampler::{self, PlanOptions, SamplerKind, SamplingPlan};
-use crate::sd;
+use crate::sd::{self, Compose};
 use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 use crate::sd::noise::Noise;
@@ -93,7 +93,8 @@ impl Sampler {
         let slots = used_slots(&plan).len();
         let shape = StepShape { slots, ..shape.step(tokens, updates) };
         let (planned, sites) = plan_step(&network, layout, &shape, runner.gpu.max_binding())?;
-        let sampling = Sampling { program: network.program(&planned)?, shallow: None, shape };
+        let program = network.program(&planned)?;
+        let sampling = Sampling { program, shallow: None, look: None, shape };
         sampling.set_distilled_guidance(&network.config, 1.0)?;
         Ok(Sampler { network, sampling, plan, sites, keys_values: None, steps: 0 })
     }
@@ -151,6 +152,7 @@ impl Sampler {
             rows: &[],
             guided: None,
             cache: 1,
+            compose: Compose::default(),
         };
         let mut recorder = Recorder { sites: &mut self.sites, steps: &mut self.steps, watch };
         self.sampling.run(&self.network, &run, &mut noise, &mut recorder, &mut unwatched_parts)?;

@@ -7,6 +7,7 @@ use crate::picture::Picture;
 
 use crate::sd::denoiser::{self, StepInputs, StepShape};
 use crate::sd::guided::Kept;
+use crate::sd::looking::Look;
 use crate::sd::network::PlannedGraph;
 use crate::sd::noise::Noise;
 use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun, Told};
@@ -223,8 +224,11 @@ impl Pipeline {
             let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
             let (sampling, controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
-                let sampling =
+                let mut sampling =
                     self.sampling(shape, &plan.shape, &plan.step, plan.shallow.as_ref())?;
+                let look = plan.look.as_ref();
+                let look = look.map(|(targets, plan)| Look::new(&self.unet, plan, targets));
+                sampling.look = look.transpose()?;
                 let told = encoded.first().map(|encoded| encoded.told.clone());
                 let told = told.unwrap_or_else(|| Told::encodings(Vec::new()));
                 sampling.set_prompt(&self.unet, &plan.keys_values, &told, &plan.rows)?;
@@ -249,6 +253,7 @@ impl Pipeline {
                     rows,
                     guided: plan.guided.as_ref(),
                     cache: request.cache,
+                    compose: request.compose,
                 };
                 let unet = &self.unet;
                 let mut along = Showing {
@@ -403,7 +408,7 @@ impl Pipeline {
             false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?),
         };
         let shallow = shallow.map(|planned| program(planned, shallow_of(&shape))).transpose()?;
-        Ok(Sampling { program: program(step, shape.clone())?, shallow, shape })
+        Ok(Sampling { program: program(step, shape.clone())?, shallow, look: None, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.

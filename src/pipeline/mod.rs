@@ -21,6 +21,7 @@ mod encode;
 mod enlarge;
 mod error;
 mod generate;
+mod firm;
 mod hires;
 pub mod latents;
 mod load;
@@ -48,12 +49,14 @@ use crate::sd::sampling::Sampling;
 use crate::text::Tokenizer;
 use crate::watch::unwatched_parts;
 
-pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
+pub use crate::sd::{
+    ComponentSource, Compose, Error as ModelError, Model, Overlay, UnknownCompose,
+};
 pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
 pub use plans::{PlannedShape, PreparedRequest};
 pub use preview::Preview;
-pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
+pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Place, Request, UnknownPlace};
 pub use upscaler::{Hires, Upscaler};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.
