@@ -16,12 +16,12 @@ use super::distillation::{self, Student, Teacher};
 use super::groups::{Stage, StageLayers};
 use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
 use super::predictions::{Predicted, Predictions};
-use super::report::{Report, SiteReport, StageReport};
+use super::report::{Conflict, Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver, Towards};
 use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
-use super::{Error, Result, folder, replace, spatial};
+use super::{Error, Result, folder, overlap, replace, spatial};
 use crate::watch::{Progress, Watch, heed};
 
 /// What is asked for besides [`Settings`].
@@ -135,8 +135,14 @@ pub fn fuse(
         only_statistics: order.out.is_none(),
         moved: Vec::new(),
         report: Report::new(&base, &members, settings),
+        pairs: Vec::new(),
         watch,
     };
+    if let Solver::Merge(merge) = settings.solver
+        && merge.way == solve::Way::Sum
+    {
+        fusion.report.notes.extend(overlap::of_sums(&members));
+    }
     for (stage, layout) in &stages_layers {
         if !layout.sites.is_empty() {
             fusion.stage(*stage, layout)?;
@@ -173,6 +179,8 @@ fn check_part(part: Option<(usize, usize)>) -> Result<()> {
     }
 }
 
+/// The most concepts of which every pair is compared: of more, that would take longer than fusing.
+const MOST_COMPARED: usize = 32;
 /// As the watch is told of the stage in which layers are solved for.
 const SOLVE: &str = "solve";
 
@@ -191,6 +199,8 @@ struct Fusion<'a, 'w> {
     /// Of the stage under way: how far inputs are from those of another fusion.
     moved: Vec<(String, f64)>,
     report: Report,
+    /// Of the UNet's stages so far: every pair of concepts.
+    pairs: Vec<solve::Pair>,
     watch: &'a mut Watch<'w>,
 }
 
@@ -357,6 +367,7 @@ impl Fusion<'_, '_> {
                 changes,
             });
         }
+        self.compare(stage, &groups)?;
         heed((self.watch)(Progress::new(SOLVE, groups.len(), groups.len())))?;
         let path = self.working.join(format!("{}-{}.safetensors", store::WEIGHTS, stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
@@ -380,6 +391,42 @@ impl Fusion<'_, '_> {
 }
 
 impl Fusion<'_, '_> {
+    /// Adds to what is known of the concepts' conflicts what a stage of the UNet tells.
+    fn compare(&mut self, stage: Stage, groups: &[SiteGroup]) -> Result<()> {
+        let taken = groups.iter().all(|group| group.files.len() == self.members.len());
+        if stage.is_text() || !taken || !(2..=MOST_COMPARED).contains(&self.members.len()) {
+            return Ok(());
+        }
+        let groups: Vec<&dyn solve::Group> =
+            groups.iter().map(|group| group as &dyn solve::Group).collect();
+        let found = solve::pairs(&groups, self.watch)?;
+        if self.pairs.is_empty() {
+            self.pairs = vec![solve::Pair::default(); found.len()];
+        }
+        for (pair, more) in self.pairs.iter_mut().zip(found) {
+            pair.missed += more.missed;
+            pair.wanted += more.wanted;
+            // The last stage's: most layers are there.
+            pair.alike = more.alike;
+        }
+        let names = self.members.iter().enumerate();
+        let named = names.flat_map(|(at, member)| {
+            let others = self.members.iter().skip(at + 1);
+            others.map(move |other| [member.name.clone(), other.name.clone()])
+        });
+        let mut conflicts: Vec<Conflict> = named
+            .zip(&self.pairs)
+            .map(|(concepts, pair)| Conflict {
+                concepts,
+                predicted: pair.missed / pair.wanted.max(f64::MIN_POSITIVE),
+                alike: pair.alike,
+            })
+            .collect();
+        conflicts.sort_by(|a, b| b.predicted.total_cmp(&a.predicted));
+        self.report.conflicts = conflicts;
+        Ok(())
+    }
+
     /// Learns what the concepts' own models predict; one alone is answered already.
     fn distil(&mut self, stages_layers: &[&StageLayers]) -> Result<()> {
         let settings = self.settings.distillation;

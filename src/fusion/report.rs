@@ -25,6 +25,9 @@ pub struct Report {
     pub settings: Settings,
     /// One for each that had layers to solve.
     pub stages: Vec<StageReport>,
+    /// Which concepts will be in each other's way, worst first, told from what they read and want
+    /// in the UNet; empty where nothing was recorded, or where there are very many.
+    pub conflicts: Vec<Conflict>,
     /// None where there was none.
     pub distillation: Option<DistillationReport>,
     /// Device memory while the UNet is sampled: weights, activations and inputs.
@@ -55,6 +58,19 @@ pub struct ConceptReport {
     pub text: f32,
     /// How often it was listed.
     pub weight: f64,
+}
+
+/// Two concepts, and how much they are in each other's way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Conflict {
+    /// Their names.
+    pub concepts: [String; 2],
+    /// What the two alone would miss if they were fused without a ridge, in parts of the squares of
+    /// what they change: the overlap of their inputs weighed by the difference of what they want. 0:
+    /// they are not in each other's way; 0.25 or so: they read the same and want something else.
+    pub predicted: f64,
+    /// How alike their inputs are, -1 to 1, whatever they want.
+    pub alike: f64,
 }
 
 /// A stage that solved for layers.
@@ -133,6 +149,7 @@ impl Report {
             },
             settings: settings.clone(),
             stages: Vec::new(),
+            conflicts: Vec::new(),
             distillation: None,
             device_bytes: 0,
             statistics_bytes: 0,
@@ -365,6 +382,21 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
                 "\nLeast effective rank of a layer's inputs {rank:.1}, worst condition number \
                     with the ridge {condition:.1e}."
             ));
+        }
+    }
+    if !report.conflicts.is_empty() {
+        line("\n## Which concepts are in each other's way\n".into());
+        line(
+            "Predicted from what they read and want in the UNet: what two of them alone would miss \
+                if only they were fused (parts of the squares of what they change; 0 is no \
+                conflict). The worst first:\n\n| | | predicted | inputs alike |\n|---|---|---|---|"
+                .into(),
+        );
+        for Conflict { concepts: [a, b], predicted, alike } in report.conflicts.iter().take(10) {
+            line(format!("| {a} | {b} | {predicted:.3} | {alike:.2} |"));
+        }
+        if report.conflicts.len() > 10 {
+            line(format!("\n{} of all pairs are left out here.", report.conflicts.len() - 10));
         }
     }
     if let Some(distillation) = &report.distillation {

@@ -8,6 +8,7 @@
 //! so is D.
 
 mod average;
+mod conflict;
 mod exact;
 mod gathered;
 mod inverse;
@@ -32,6 +33,7 @@ pub use measure::{LayerMeasures, Measures};
 pub use merge::{Merge, Way};
 pub use ridge::{RidgeChoice, RidgePoint, choose};
 
+pub(super) use conflict::{Pair, pairs};
 pub(super) use gathered::Gathered;
 pub(super) use measure::norm;
 
