@@ -34,7 +34,8 @@ pub use page::html;
 pub use previous::Previous;
 pub use replace::check_output;
 pub use report::{
-    ConceptReport, Conflict, DistillationReport, Report, Residual, SiteReport, StageReport, markdown,
+    ConceptReport, Conflict, DistillationReport, Report, Residual, SiteReport, StageReport,
+    markdown,
 };
 pub use settings::{Distillation, PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
 pub use spatial::StatisticsCost;

@@ -212,9 +212,8 @@ impl StageReport {
     /// LoRACLR's loss at the exact solution and in the end, as the mean over the sites.
     pub fn objective(&self) -> Option<[f64; 2]> {
         let found: Vec<[f64; 2]> = self.sites.iter().filter_map(|site| site.objective).collect();
-        let mean = |which: usize| {
-            found.iter().map(|both| both[which]).sum::<f64>() / found.len() as f64
-        };
+        let mean =
+            |which: usize| found.iter().map(|both| both[which]).sum::<f64>() / found.len() as f64;
         (!found.is_empty()).then(|| [mean(0), mean(1)])
     }
 

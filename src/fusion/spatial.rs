@@ -6,12 +6,12 @@ use crate::models::config::UNetConfig;
 use crate::nn::Hook;
 use crate::random::RngKind;
 use crate::scheduler::sampler::{self, PlanOptions, SamplerKind, SamplingPlan};
-use crate::sd::{self, Compose};
 use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 use crate::sd::noise::Noise;
 use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, Told, used_slots};
 use crate::sd::updates::Updates;
+use crate::sd::{self, Compose};
 
 use super::base::{Base, Runner};
 use super::groups::{Site, StageLayers};

@@ -90,7 +90,8 @@ impl Adaptation {
         } else {
             let expected = |what: &str| format!("two or more LoRAs of the UNet{what}");
             if let Some(set) = unet.merged.first() {
-                let expected = expected(&format!(" and no other changes, as `{}` has", set.concept));
+                let expected =
+                    expected(&format!(" and no other changes, as `{}` has", set.concept));
                 return Err(option("compose", request.compose, expected));
             }
             if unet.beside.len() < 2 {

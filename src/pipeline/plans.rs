@@ -280,14 +280,8 @@ impl Pipeline {
         let shallow = (shape.depth == Depth::Keeping)
             .then(|| denoiser::plan_step(&self.unet, &shallow_of(&shape)))
             .transpose()?;
-        let targets = self.targets(
-            request,
-            checked,
-            &adaptation,
-            &wordings,
-            regional.as_ref(),
-            &lengths,
-        )?;
+        let targets =
+            self.targets(request, checked, &adaptation, &wordings, regional.as_ref(), &lengths)?;
         let look = targets
             .map(|targets| {
                 let planned = looking::plan(&self.unet, &shape, &targets)?;

@@ -114,8 +114,7 @@ pub(crate) fn plan(
     shape: &StepShape,
     targets: &Targets,
 ) -> Result<PlannedGraph<LookInputs>> {
-    let planned =
-        |again| network.plan(|config, graph| build(config, graph, shape, targets, again));
+    let planned = |again| network.plan(|config, graph| build(config, graph, shape, targets, again));
     let kept = planned(false)?;
     if kept.plan.activation_bytes() <= MOST_KEPT { Ok(kept) } else { planned(true) }
 }
@@ -134,8 +133,7 @@ fn build(
     let prompt = PromptInputs::declare(graph, config, shape);
     let own = prompt.own_half(graph, shape.halves())?;
     let time = graph.input("time", [1, config.block_out_channels[0]]);
-    let guidance =
-        config.time_cond_proj_dim.map(|channels| graph.input("guidance", [1, channels]));
+    let guidance = config.time_cond_proj_dim.map(|channels| graph.input("guidance", [1, channels]));
     let addition = config.addition.map(|of| graph.input("addition", [1, of.width()]));
     let inputs = UNetInputs {
         sample: x,

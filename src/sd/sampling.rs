@@ -368,8 +368,7 @@ impl Sampling {
                     Some(mean) => mean,
                     None => program.output(0)?.values().to_vec(),
                 };
-                let output =
-                    guided.apply(&prediction, self.shape.guidance, self.shape.batch, done);
+                let output = guided.apply(&prediction, self.shape.guidance, self.shape.batch, done);
                 if looked_at {
                     companion.look(&at, &original_of(step, state.sample(), &output))?;
                 }

@@ -50,8 +50,9 @@ struct Mixing {
 impl Mixing {
     fn apply(&self, row: &mut Vec<f64>) {
         let signed = self.order.iter().zip(&self.negative);
-        let mut next: Vec<f64> =
-            signed.map(|(&from, &negative)| if negative { -row[from] } else { row[from] }).collect();
+        let mut next: Vec<f64> = signed
+            .map(|(&from, &negative)| if negative { -row[from] } else { row[from] })
+            .collect();
         for pair in next.as_chunks_mut::<2>().0 {
             let [a, b] = *pair;
             let turned = std::f64::consts::FRAC_1_SQRT_2;
@@ -122,9 +123,9 @@ mod tests {
                 assert!(near(product, if at % (rank + 1) == 0 { 1.0 } else { 0.0 }), "{product}");
             }
             let taken = chosen("zorp", width, rank);
-            let other = ["kurl", "potter", "candy", "inky", "thanos"].into_iter().find(|name| {
-                chosen(name, width, rank).iter().all(|row| !taken.contains(row))
-            });
+            let other = ["kurl", "potter", "candy", "inky", "thanos"]
+                .into_iter()
+                .find(|name| chosen(name, width, rank).iter().all(|row| !taken.contains(row)));
             let Some(other) = other else { continue };
             let theirs = rows(other, width, rank);
             assert!(products(&own, &theirs, width).into_iter().all(|p| near(p, 0.0)), "{width}");

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
-use mixofshow::pipeline::{Compose, MOST_PICTURES};
 use mixofshow::pipeline::random::RngKind;
 use mixofshow::pipeline::recipe::Recipe;
 use mixofshow::pipeline::text::prompt::Syntax;
+use mixofshow::pipeline::{Compose, MOST_PICTURES};
 use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::scheduler::spacing::Schedule;
 

@@ -145,9 +145,8 @@ impl Objective {
     ) -> Result<Option<Objective>> {
         let name = group.layers().get(layer).map_or("", |layer| layer.name.as_str());
         let weights = group.weights().iter().enumerate();
-        let own: Vec<_> = weights
-            .filter_map(|(i, weight)| Some((i, *weight, group.change(i, layer)?)))
-            .collect();
+        let own: Vec<_> =
+            weights.filter_map(|(i, weight)| Some((i, *weight, group.change(i, layer)?))).collect();
         let ups: Vec<&Mat<f64>> = own.iter().map(|(_, _, change)| &change.up).collect();
         let Some(out) = ups.first().map(|up| up.nrows()) else { return Ok(None) };
         let svd = beside(&ups, out).thin_svd().map_err(|_| singular(name, out, 0.0))?;
@@ -398,8 +397,7 @@ mod tests {
     fn it_starts_from_the_exact_solution_and_is_never_worse() {
         let fixture = Fixture::read();
         let settings = fixture.settings();
-        let solution =
-            solve(&fixture, settings, (1e-3, Towards::Base), &mut unwatched).unwrap();
+        let solution = solve(&fixture, settings, (1e-3, Towards::Base), &mut unwatched).unwrap();
         let [before, after] = solution.objective.unwrap();
         assert!(after < before, "{before} {after}");
         let none = Loraclr { iterations: 0, ..settings };
