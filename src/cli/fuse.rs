@@ -52,6 +52,15 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         replace,
         statistics: arguments.statistics.clone(),
         part: arguments.part,
+        // With other settings all of it is another model.
+        history: match &previous {
+            Some(previous)
+                if !arguments.refresh && previous.settings.as_ref() == Some(&settings) =>
+            {
+                previous.history.clone()
+            }
+            _ => Vec::new(),
+        },
         accept_stale: arguments.to.is_some() && !arguments.refresh,
     };
     let mut last = String::new();

@@ -1,4 +1,5 @@
 //! The fusion, stage by stage.
+mod growth;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +40,10 @@ pub struct Order {
     /// Of the statistics of the last stage, take only those of every n-th concept, from the k-th on
     /// (counted from 1).
     pub part: Option<(usize, usize)>,
+    /// The keys of concepts, batch by batch, as they came into a model that grows; each batch is
+    /// added to what those before came to, and concepts that are in none come last. Empty: all are
+    /// fused together. Heeded with the exact solver, where statistics are kept.
+    pub history: Vec<Vec<String>>,
     /// Statistics that were taken when earlier stages had fused other concepts are good enough.
     pub accept_stale: bool,
 }
@@ -52,6 +57,7 @@ impl Order {
             replace: false,
             statistics: None,
             part: None,
+            history: Vec::new(),
             accept_stale: false,
         }
     }
@@ -122,9 +128,31 @@ pub fn fuse(
         text_2: FusedWeights::default(),
         unet: FusedWeights::default(),
     };
+    let keeps = order.out.is_some()
+        && order.statistics.is_some()
+        && matches!(settings.solver, Solver::Exact(_));
+    let mut report = Report::new(&base, &members, settings);
+    let mut batches = Vec::new();
+    if keeps && !order.history.is_empty() {
+        batches = growth::batches(&order.history, &members);
+        if batches.len() > 1 && !same_layers(&base, &batches, &stages_layers)? {
+            report.notes.push(
+                "what is added changes other layers than the model's concepts do: all are fused anew"
+                    .into(),
+            );
+            batches.clear();
+        }
+    }
+    if batches.len() > 1 {
+        let keys = |batch: &Vec<FusedConcept>| batch.iter().map(|m| m.key.clone()).collect();
+        report.history = batches.iter().map(keys).collect();
+    }
+    let first = if batches.len() > 1 { &batches[0][..] } else { &members[..] };
+    let with_layers: Vec<(Stage, StageLayers)> =
+        stages_layers.iter().filter(|(_, layout)| !layout.sites.is_empty()).cloned().collect();
     let mut fusion = Fusion {
         runner,
-        members: &members,
+        members: first,
         settings,
         recorded,
         store,
@@ -134,8 +162,13 @@ pub fn fuse(
         accept_stale: order.accept_stale,
         only_statistics: order.out.is_none(),
         moved: Vec::new(),
-        report: Report::new(&base, &members, settings),
+        report,
         pairs: Vec::new(),
+        cross: FusedWeights::default(),
+        sums: growth::Sums::default(),
+        keeps,
+        ridge_of: BTreeMap::new(),
+        all: members.iter().map(|member| member.key.clone()).collect(),
         watch,
     };
     if let Solver::Merge(merge) = settings.solver
@@ -143,17 +176,30 @@ pub fn fuse(
     {
         fusion.report.notes.extend(overlap::of_sums(&members));
     }
-    for (stage, layout) in &stages_layers {
-        if !layout.sites.is_empty() {
+    let mut done = 0;
+    if batches.len() > 1 {
+        done = fusion.restore_state(&batches, &with_layers)?;
+    }
+    if done == 0 {
+        for (stage, layout) in &with_layers {
             fusion.stage(*stage, layout)?;
         }
+        let in_unet: Vec<&StageLayers> = stages_layers
+            .iter()
+            .filter(|(stage, _)| !stage.is_text())
+            .map(|(_, layout)| layout)
+            .collect();
+        fusion.distil(&in_unet)?;
+        if keeps {
+            let whole = [first.to_vec()];
+            fusion.keep_state(&whole, &with_layers)?;
+        }
+        done = 1;
     }
-    let in_unet: Vec<&StageLayers> = stages_layers
-        .iter()
-        .filter(|(stage, _)| !stage.is_text())
-        .map(|(_, layout)| layout)
-        .collect();
-    fusion.distil(&in_unet)?;
+    for count in done..batches.len() {
+        fusion.grow(&batches[..count], &batches[count], &with_layers)?;
+        fusion.keep_state(&batches[..=count], &with_layers)?;
+    }
     let Fusion { runner, mut report, store, watch, .. } = fusion;
     let path = match &order.out {
         None => None,
@@ -168,6 +214,21 @@ pub fn fuse(
         }
     };
     Ok(Fused { report, path })
+}
+
+/// Whether the first batch changes all layers that any concept does.
+fn same_layers(
+    base: &Base,
+    batches: &[Vec<FusedConcept>],
+    all: &[(Stage, StageLayers)],
+) -> Result<bool> {
+    let Some(first) = batches.first() else { return Ok(false) };
+    for (stage, layout) in all {
+        if StageLayers::of(*stage, base, first)? != *layout {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn check_part(part: Option<(usize, usize)>) -> Result<()> {
@@ -201,6 +262,16 @@ struct Fusion<'a, 'w> {
     report: Report,
     /// Of the UNet's stages so far: every pair of concepts.
     pairs: Vec<solve::Pair>,
+    /// Keys and values alone, of what came before.
+    cross: FusedWeights,
+    /// What all concepts so far read.
+    sums: growth::Sums,
+    /// What the model comes to is kept, so that it can grow.
+    keeps: bool,
+    /// The ridges that stages were solved with, by their names.
+    ridge_of: BTreeMap<String, f64>,
+    /// The keys of all concepts of the report.
+    all: Vec<String>,
     watch: &'a mut Watch<'w>,
 }
 
@@ -265,6 +336,10 @@ impl Fusion<'_, '_> {
             return Ok(());
         }
         let taken = start.elapsed();
+        if self.keeps {
+            let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
+            self.sums.add(stage, layout, &files, &weights)?;
+        }
         self.solve(stage, layout, [&files, &aside], &keep, stale, taken)
     }
 
@@ -446,18 +521,30 @@ impl Fusion<'_, '_> {
                 let subject =
                     RecordedSubject::concept(member, self.settings).distilled(self.settings);
                 let predicted = self.predictions(&subject)?;
-                teachers.push(Teacher { subject, weight: member.weight, predicted });
+                let (weight, most) = (member.weight, usize::MAX);
+                teachers.push(Teacher { subject, weight, predicted, most });
             }
         }
         let keep = RecordedSubject::keep(self.settings, false)
             .filter(|_| self.part.is_none_or(|(k, _)| k == 1));
         if let Some(subject) = keep.map(|subject| subject.distilled(self.settings)) {
             let predicted = self.predictions(&subject)?;
-            teachers.push(Teacher { subject, weight: 1.0, predicted });
+            teachers.push(Teacher { subject, weight: 1.0, predicted, most: usize::MAX });
         }
         if self.only_statistics {
             return Ok(());
         }
+        self.learn_from(&teachers, stages_layers, start)
+    }
+
+    /// Learns what these predict.
+    fn learn_from(
+        &mut self,
+        teachers: &[Teacher],
+        stages_layers: &[&StageLayers],
+        start: Instant,
+    ) -> Result<()> {
+        let settings = self.settings.distillation;
         let recorded = start.elapsed();
         let scratch = tempfile::Builder::new().prefix(store::SCRATCH).tempdir_in(&self.working);
         let scratch = scratch.map_err(Error::io(&self.working, "write to the folder"))?;
@@ -466,7 +553,7 @@ impl Fusion<'_, '_> {
             &self.runner,
             settings,
             self.settings.seed,
-            &teachers,
+            teachers,
             stages_layers,
             &places,
             &self.earlier,

@@ -35,6 +35,12 @@ pub struct Report {
     /// Memory of the largest stage's statistics, on the device and on the host: the same for any
     /// number of concepts.
     pub statistics_bytes: u64,
+    /// The keys of the concepts, batch by batch, where some were added to what was there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Vec<String>>,
+    /// What the note tells of stages that were restored.
+    #[serde(skip)]
+    pub(super) noted: Option<Value>,
     /// What was left out, in sentences for the user.
     pub notes: Vec<String>,
 }
@@ -149,6 +155,8 @@ impl Report {
             },
             settings: settings.clone(),
             stages: Vec::new(),
+            history: Vec::new(),
+            noted: None,
             conflicts: Vec::new(),
             distillation: None,
             device_bytes: 0,
@@ -411,7 +419,8 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         line("| | solved layer by layer | distilled |\n|---|---|---|".into());
         let names =
             report.concepts.iter().map(|concept| concept.name.as_str()).chain(["ordinary prompts"]);
-        for (name, [before, after]) in names.zip(&distillation.errors) {
+        let known = names.zip(&distillation.errors).filter(|(_, errors)| **errors != [0.0; 2]);
+        for (name, [before, after]) in known {
             line(format!("| {name} | {before:.4} | {after:.4} |"));
         }
     }

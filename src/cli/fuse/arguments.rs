@@ -201,13 +201,14 @@ pub struct Arguments {
     /// have been kept, and its settings hold but for those that are given
     #[arg(long, value_name = "FOLDER", help_heading = GROW)]
     pub to: Option<PathBuf>,
-    /// A concept to add to it; as --concept
+    /// A concept to add to it; as --concept. It alone is sampled and solved for, beside what the
+    /// model answers already, and learnt beside some of the others'
     #[arg(long, value_name = "FILE[:SCALE]", requires = "to", help_heading = GROW)]
     pub add: Vec<String>,
     /// The name (or prompt words) of a concept to take out of it
     #[arg(long, value_name = "NAME", requires = "to", help_heading = GROW)]
     pub remove: Vec<String>,
-    /// Record all concepts' inputs anew where other concepts have changed them
+    /// Fuse all concepts anew, and record their inputs anew where other concepts have changed them
     #[arg(long, requires = "to", help_heading = GROW)]
     pub refresh: bool,
 }

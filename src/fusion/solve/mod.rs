@@ -11,6 +11,7 @@ mod average;
 mod conflict;
 mod exact;
 mod gathered;
+mod grow;
 mod inverse;
 mod lbfgs;
 mod loraclr;
@@ -27,6 +28,7 @@ use super::{Error, Result};
 use crate::watch::Watch;
 
 pub use exact::{Exact, Towards};
+pub use grow::{Before, Grown, grow};
 pub use lbfgs::Lbfgs;
 pub use loraclr::Loraclr;
 pub use measure::{LayerMeasures, Measures};
