@@ -381,14 +381,17 @@ fn updates_whose_first_matrices_stand_still() {
     let tuning = Tuning::open("tuning_orthogonal");
     let mut step = tuning.step(On::Host);
     let start = tuning.initial(&step);
-    assert!(!start.arrays.keys().any(|name| name.starts_with("first.") && name.contains("down")));
+    let has_moments = |name: &String| name.starts_with("first.") && name.contains("lora_down");
+    assert!(!start.arrays.keys().any(has_moments));
     step.restore(&start).unwrap();
     for k in 0..3 {
         step.run(&tuning.batch(k)).unwrap();
     }
     let half = step.state().unwrap();
     for (name, array) in &half.arrays {
-        let moved = array.values() != start.arrays[name].values();
+        // Sums of gradients were none at the start.
+        let Some(before) = start.arrays.get(name) else { continue };
+        let moved = array.values() != before.values();
         assert_eq!(moved, !name.contains("lora_down"), "{name}");
     }
     // From a state it goes on to the same bytes.
