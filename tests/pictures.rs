@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 #[allow(dead_code, reason = "not all tests ask for all of it")]
 #[path = "common/chosen.rs"]
 mod chosen;
+#[path = "pictures/together.rs"]
+mod together;
 
 const MODEL: &str = "models/tiny";
 const WEIGHTS: [&str; 3] = [

@@ -69,6 +69,15 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         elsewhere: kept
             .map_or_else(|| Arc::new(Nowhere) as _, |place| Arc::clone(&place.elsewhere)),
         part: arguments.part,
+        // With other settings all of it is another model.
+        history: match &previous {
+            Some(previous)
+                if !arguments.refresh && previous.settings.as_ref() == Some(&settings) =>
+            {
+                previous.history.clone()
+            }
+            _ => Vec::new(),
+        },
         accept_stale: arguments.to.is_some() && !arguments.refresh,
     };
     let mut last = String::new();
@@ -303,10 +312,18 @@ impl Arguments {
                 },
             }
         });
-        if let Solver::Exact(exact) = &mut settings.solver {
+        if let Some(exact) = settings.solver.exact_mut() {
             exact.ridge = self.ridge.or(exact.ridge);
             exact.towards = self.towards.map(Pull::towards).or(exact.towards);
             exact.keep_weight = self.keep_weight.unwrap_or(exact.keep_weight);
+        }
+        if let Solver::Loraclr(loraclr) = &mut settings.solver {
+            loraclr.margin = self.margin.unwrap_or(loraclr.margin);
+            loraclr.decay = self.weight_decay.unwrap_or(loraclr.decay);
+        } else if self.margin.is_some() || self.weight_decay.is_some() {
+            return Err(Failure::Usage(
+                "--margin and --weight-decay are of the solver loraclr: --solver names it".into(),
+            ));
         }
         if let Solver::Merge(merge) = &mut settings.solver {
             merge.density = self.density.unwrap_or(merge.density);

@@ -102,6 +102,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         }
         progress.aside(|| {
             prepared.warnings().iter().for_each(|warning| terminal.warning(warning));
+            prepared.costs().iter().for_each(|cost| terminal.note(format!("cost: {cost}")));
             let planned = prepared.memory();
             let [weights, sampling, decoding] =
                 [planned.weights, planned.sampling, planned.decoding].map(units::bytes);

@@ -199,6 +199,11 @@ impl Words {
         prompt.with_tokens_replaced(&replacements)
     }
 
+    /// Whether a token of a bound prompt ([`Words::bind`]) is one of a concept's words.
+    pub fn is_bound(&self, id: u32) -> bool {
+        self.bound.iter().any(|bound| bound.ids.contains(&id))
+    }
+
     /// What the tokenizer makes of a word: where it stands in a prompt, by
     /// [`EncodedPrompt::positions_of`].
     pub fn token(&self, word: &str) -> Option<u32> {

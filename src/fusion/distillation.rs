@@ -37,6 +37,8 @@ use crate::watch::Parts;
 const WARM_UP: usize = 10;
 /// Updates after which the state is saved.
 const SAVE_EVERY: usize = 20;
+/// Draws of which predictions are taken where not all are, beside those of other draws.
+const SAMPLED: u64 = 1 << 31;
 /// Activations of a pass, in bytes, beyond which a block's are computed again for its backward
 /// instead of kept.
 const MOST_KEPT: u64 = 3 << 30;
@@ -68,6 +70,14 @@ pub(super) struct Teacher<'a> {
     pub subject: RecordedSubject<'a>,
     pub weight: f64,
     pub predicted: Predicted,
+    /// So many of its lessons at most.
+    pub most: usize,
+}
+
+impl Teacher<'_> {
+    fn lessons(&self) -> usize {
+        self.predicted.lessons().min(self.most)
+    }
 }
 
 /// The encodings of a teacher's prompts by the fused text encoders, on disk: of many concepts they
@@ -241,11 +251,12 @@ impl<'a> Student<'a> {
         sha.update(format!("{settings:?} {seed} {rank} {batch} {height} {width}"));
         for teacher in teachers {
             sha.update(format!(
-                "{} {} {:?} {};",
+                "{} {} {:?} {} {};",
                 teacher.subject.key,
                 teacher.weight,
                 teacher.subject.sampled,
-                teacher.predicted.count
+                teacher.predicted.count,
+                teacher.lessons()
             ));
         }
         Ok(Student {
@@ -326,8 +337,7 @@ impl<'a> Student<'a> {
     /// Every prediction once, in random order; each teacher's count as much as its weight says,
     /// however many they are.
     fn rows(&self) -> Vec<Row> {
-        let counts: Vec<usize> =
-            self.teachers.iter().map(|teacher| teacher.predicted.lessons()).collect();
+        let counts: Vec<usize> = self.teachers.iter().map(Teacher::lessons).collect();
         let weight: f64 = self.teachers.iter().map(|teacher| teacher.weight).sum();
         let mean = counts.iter().sum::<usize>() as f64 / weight.max(f64::MIN_POSITIVE);
         let mut rows = Vec::new();
@@ -336,12 +346,13 @@ impl<'a> Student<'a> {
             let halves: &[bool] = if teacher.predicted.guided { &[false, true] } else { &[false] };
             let each = (0..teacher.predicted.count)
                 .flat_map(|at| halves.iter().map(move |&unconditional| (at, unconditional)));
-            rows.extend(each.map(|(at, unconditional)| Row {
-                teacher: number,
-                at,
-                unconditional,
-                weight,
-            }));
+            let row = |(at, unconditional)| Row { teacher: number, at, unconditional, weight };
+            let mut own: Vec<Row> = each.map(row).collect();
+            if *count < own.len() {
+                self.draws.at(Purpose::Lessons, SAMPLED + number as u64).shuffle(&mut own);
+                own.truncate(*count);
+            }
+            rows.extend(own);
         }
         self.draws.at(Purpose::Lessons, 0).shuffle(&mut rows);
         rows

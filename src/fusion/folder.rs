@@ -326,7 +326,11 @@ fn model_index(checkpoint: &Checkpoint) -> Value {
 }
 
 /// Everything that made the model, but nothing that differs from run to run.
-fn note(report: &Report) -> Value {
+/// What the note tells of the stages.
+pub(super) fn noted_stages(report: &Report) -> Value {
+    if let Some(noted) = &report.noted {
+        return noted.clone();
+    }
     let stages: Vec<Value> = report
         .stages
         .iter()
@@ -340,15 +344,23 @@ fn note(report: &Report) -> Value {
             })
         })
         .collect();
-    json!({
+    Value::Array(stages)
+}
+
+fn note(report: &Report) -> Value {
+    let mut note = json!({
         "mos_fusion": 1,
         "base": report.base,
         "base_hash": report.base_hash,
         "concepts": report.concepts,
         "settings": report.settings,
         "solver": report.solver,
-        "stages": stages,
-    })
+        "stages": noted_stages(report),
+    });
+    if report.history.len() > 1 {
+        note["history"] = json!(report.history);
+    }
+    note
 }
 
 #[cfg(test)]

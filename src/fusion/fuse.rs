@@ -1,4 +1,5 @@
 //! The fusion, stage by stage.
+mod growth;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,12 +20,12 @@ use super::groups::{Stage, StageLayers};
 use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
 use super::planning;
 use super::predictions::{Predicted, Predictions};
-use super::report::{Report, SiteReport, StageReport};
+use super::report::{Conflict, Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver, Towards};
 use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
-use super::{Error, Result, folder, replace, spatial};
+use super::{Error, Result, folder, overlap, replace, spatial};
 use crate::watch::{Progress, Watch, heed};
 
 /// What is asked for besides [`Settings`].
@@ -45,6 +46,10 @@ pub struct Order {
     /// Of the statistics of the last stage, take only those of every n-th concept, from the k-th on
     /// (counted from 1).
     pub part: Option<(usize, usize)>,
+    /// The keys of concepts, batch by batch, as they came into a model that grows; each batch is
+    /// added to what those before came to, and concepts that are in none come last. Empty: all are
+    /// fused together. Heeded with the exact solver, where statistics are kept.
+    pub history: Vec<Vec<String>>,
     /// Statistics that were taken when earlier stages had fused other concepts are good enough.
     pub accept_stale: bool,
 }
@@ -59,6 +64,7 @@ impl Order {
             statistics: None,
             elsewhere: Arc::new(Nowhere),
             part: None,
+            history: Vec::new(),
             accept_stale: false,
         }
     }
@@ -134,9 +140,31 @@ pub fn fuse(
         // What cannot be kept is told before the work.
         planning::planned(&runner, &members, &stages_layers, settings)?;
     }
+    let keeps = order.out.is_some()
+        && order.statistics.is_some()
+        && matches!(settings.solver, Solver::Exact(_));
+    let mut report = Report::new(&base, &members, settings);
+    let mut batches = Vec::new();
+    if keeps && !order.history.is_empty() {
+        batches = growth::batches(&order.history, &members);
+        if batches.len() > 1 && !same_layers(&base, &batches, &stages_layers)? {
+            report.notes.push(
+                "what is added changes other layers than the model's concepts do: all are fused anew"
+                    .into(),
+            );
+            batches.clear();
+        }
+    }
+    if batches.len() > 1 {
+        let keys = |batch: &Vec<FusedConcept>| batch.iter().map(|m| m.key.clone()).collect();
+        report.history = batches.iter().map(keys).collect();
+    }
+    let first = if batches.len() > 1 { &batches[0][..] } else { &members[..] };
+    let with_layers: Vec<(Stage, StageLayers)> =
+        stages_layers.iter().filter(|(_, layout)| !layout.sites.is_empty()).cloned().collect();
     let mut fusion = Fusion {
         runner,
-        members: &members,
+        members: first,
         settings,
         recorded,
         store,
@@ -146,20 +174,44 @@ pub fn fuse(
         accept_stale: order.accept_stale,
         only_statistics: order.out.is_none(),
         moved: Vec::new(),
-        report: Report::new(&base, &members, settings),
+        report,
+        pairs: Vec::new(),
+        cross: FusedWeights::default(),
+        sums: growth::Sums::default(),
+        keeps,
+        ridge_of: BTreeMap::new(),
+        all: members.iter().map(|member| member.key.clone()).collect(),
         watch,
     };
-    for (stage, layout) in &stages_layers {
-        if !layout.sites.is_empty() {
+    if let Solver::Merge(merge) = settings.solver
+        && merge.way == solve::Way::Sum
+    {
+        fusion.report.notes.extend(overlap::of_sums(&members));
+    }
+    let mut done = 0;
+    if batches.len() > 1 {
+        done = fusion.restore_state(&batches, &with_layers)?;
+    }
+    if done == 0 {
+        for (stage, layout) in &with_layers {
             fusion.stage(*stage, layout)?;
         }
+        let in_unet: Vec<&StageLayers> = stages_layers
+            .iter()
+            .filter(|(stage, _)| !stage.is_text())
+            .map(|(_, layout)| layout)
+            .collect();
+        fusion.distil(&in_unet)?;
+        if keeps {
+            let whole = [first.to_vec()];
+            fusion.keep_state(&whole, &with_layers)?;
+        }
+        done = 1;
     }
-    let in_unet: Vec<&StageLayers> = stages_layers
-        .iter()
-        .filter(|(stage, _)| !stage.is_text())
-        .map(|(_, layout)| layout)
-        .collect();
-    fusion.distil(&in_unet)?;
+    for count in done..batches.len() {
+        fusion.grow(&batches[..count], &batches[count], &with_layers)?;
+        fusion.keep_state(&batches[..=count], &with_layers)?;
+    }
     let Fusion { runner, mut report, store, watch, .. } = fusion;
     let path = match &order.out {
         None => None,
@@ -176,6 +228,21 @@ pub fn fuse(
     Ok(Fused { report, path })
 }
 
+/// Whether the first batch changes all layers that any concept does.
+fn same_layers(
+    base: &Base,
+    batches: &[Vec<FusedConcept>],
+    all: &[(Stage, StageLayers)],
+) -> Result<bool> {
+    let Some(first) = batches.first() else { return Ok(false) };
+    for (stage, layout) in all {
+        if StageLayers::of(*stage, base, first)? != *layout {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn check_part(part: Option<(usize, usize)>) -> Result<()> {
     match part {
         Some((k, n)) if k == 0 || k > n => {
@@ -185,6 +252,8 @@ fn check_part(part: Option<(usize, usize)>) -> Result<()> {
     }
 }
 
+/// The most concepts of which every pair is compared: of more, that would take longer than fusing.
+const MOST_COMPARED: usize = 32;
 /// As the watch is told of the stage in which layers are solved for.
 const SOLVE: &str = "solve";
 
@@ -203,6 +272,18 @@ struct Fusion<'a, 'w> {
     /// Of the stage under way: how far inputs are from those of another fusion.
     moved: Vec<(String, f64)>,
     report: Report,
+    /// Of the UNet's stages so far: every pair of concepts.
+    pairs: Vec<solve::Pair>,
+    /// Keys and values alone, of what came before.
+    cross: FusedWeights,
+    /// What all concepts so far read.
+    sums: growth::Sums,
+    /// What the model comes to is kept, so that it can grow.
+    keeps: bool,
+    /// The ridges that stages were solved with, by their names.
+    ridge_of: BTreeMap<String, f64>,
+    /// The keys of all concepts of the report.
+    all: Vec<String>,
     watch: &'a mut Watch<'w>,
 }
 
@@ -267,6 +348,10 @@ impl Fusion<'_, '_> {
             return Ok(());
         }
         let taken = start.elapsed();
+        if self.keeps {
+            let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
+            self.sums.add(stage, layout, &files, &weights)?;
+        }
         self.solve(stage, layout, [&files, &aside], &keep, stale, taken)
     }
 
@@ -328,8 +413,8 @@ impl Fusion<'_, '_> {
             .collect();
         let start = Instant::now();
         let solver = for_stage(self.settings.solver, stage);
-        let ridge = match solver {
-            Solver::Exact(exact) => match exact.ridge {
+        let ridge = match solver.exact().copied() {
+            Some(exact) => match exact.ridge {
                 Some(ridge) => RidgeChoice::given(ridge, exact.towards.unwrap_or_default()),
                 None => {
                     let all: Vec<&dyn solve::Group> =
@@ -365,9 +450,11 @@ impl Fusion<'_, '_> {
                 measures: measured(group, &solution.changes)?,
                 averaged: measured(group, &average.changes)?,
                 conditioning: solution.conditioning,
+                objective: solution.objective,
                 changes,
             });
         }
+        self.compare(stage, &groups)?;
         heed((self.watch)(Progress::new(SOLVE, groups.len(), groups.len())))?;
         let path = self.working.join(format!("{}-{}.safetensors", store::WEIGHTS, stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
@@ -391,6 +478,42 @@ impl Fusion<'_, '_> {
 }
 
 impl Fusion<'_, '_> {
+    /// Adds to what is known of the concepts' conflicts what a stage of the UNet tells.
+    fn compare(&mut self, stage: Stage, groups: &[SiteGroup]) -> Result<()> {
+        let taken = groups.iter().all(|group| group.files.len() == self.members.len());
+        if stage.is_text() || !taken || !(2..=MOST_COMPARED).contains(&self.members.len()) {
+            return Ok(());
+        }
+        let groups: Vec<&dyn solve::Group> =
+            groups.iter().map(|group| group as &dyn solve::Group).collect();
+        let found = solve::pairs(&groups, self.watch)?;
+        if self.pairs.is_empty() {
+            self.pairs = vec![solve::Pair::default(); found.len()];
+        }
+        for (pair, more) in self.pairs.iter_mut().zip(found) {
+            pair.missed += more.missed;
+            pair.wanted += more.wanted;
+            // The last stage's: most layers are there.
+            pair.alike = more.alike;
+        }
+        let names = self.members.iter().enumerate();
+        let named = names.flat_map(|(at, member)| {
+            let others = self.members.iter().skip(at + 1);
+            others.map(move |other| [member.name.clone(), other.name.clone()])
+        });
+        let mut conflicts: Vec<Conflict> = named
+            .zip(&self.pairs)
+            .map(|(concepts, pair)| Conflict {
+                concepts,
+                predicted: pair.missed / pair.wanted.max(f64::MIN_POSITIVE),
+                alike: pair.alike,
+            })
+            .collect();
+        conflicts.sort_by(|a, b| b.predicted.total_cmp(&a.predicted));
+        self.report.conflicts = conflicts;
+        Ok(())
+    }
+
     /// Learns what the concepts' own models predict; one alone is answered already.
     fn distil(&mut self, stages_layers: &[&StageLayers]) -> Result<()> {
         let settings = self.settings.distillation;
@@ -410,18 +533,30 @@ impl Fusion<'_, '_> {
                 let subject =
                     RecordedSubject::concept(member, self.settings).distilled(self.settings);
                 let predicted = self.predictions(&subject)?;
-                teachers.push(Teacher { subject, weight: member.weight, predicted });
+                let (weight, most) = (member.weight, usize::MAX);
+                teachers.push(Teacher { subject, weight, predicted, most });
             }
         }
         let keep = RecordedSubject::keep(self.settings, false)
             .filter(|_| self.part.is_none_or(|(k, _)| k == 1));
         if let Some(subject) = keep.map(|subject| subject.distilled(self.settings)) {
             let predicted = self.predictions(&subject)?;
-            teachers.push(Teacher { subject, weight: 1.0, predicted });
+            teachers.push(Teacher { subject, weight: 1.0, predicted, most: usize::MAX });
         }
         if self.only_statistics {
             return Ok(());
         }
+        self.learn_from(&teachers, stages_layers, start)
+    }
+
+    /// Learns what these predict.
+    fn learn_from(
+        &mut self,
+        teachers: &[Teacher],
+        stages_layers: &[&StageLayers],
+        start: Instant,
+    ) -> Result<()> {
+        let settings = self.settings.distillation;
         let recorded = start.elapsed();
         let scratch = tempfile::Builder::new().prefix(store::SCRATCH).tempdir_in(&self.working);
         let scratch = scratch.map_err(Error::io(&self.working, "write to the folder"))?;
@@ -430,7 +565,7 @@ impl Fusion<'_, '_> {
             &self.runner,
             settings,
             self.settings.seed,
-            &teachers,
+            teachers,
             stages_layers,
             &places,
             &self.earlier,

@@ -12,6 +12,7 @@ mod fuse;
 mod groups;
 mod list;
 mod members;
+mod overlap;
 mod page;
 mod planning;
 mod predictions;
@@ -35,7 +36,8 @@ pub use planning::{PlannedFusion, plan};
 pub use previous::Previous;
 pub use replace::check_output;
 pub use report::{
-    ConceptReport, DistillationReport, Report, Residual, SiteReport, StageReport, markdown,
+    ConceptReport, Conflict, DistillationReport, Report, Residual, SiteReport, StageReport,
+    markdown,
 };
 pub use settings::{Distillation, PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
 pub use spatial::StatisticsCost;

@@ -22,6 +22,8 @@ pub struct Previous {
     pub base_hash: String,
     /// What was fused.
     pub concepts: Vec<ConceptReport>,
+    /// The keys of the concepts, batch by batch as they came.
+    pub history: Vec<Vec<String>>,
     /// How; none where the note is of a time when it did not tell.
     pub settings: Option<Settings>,
 }
@@ -48,11 +50,16 @@ impl Previous {
             value.ok_or_else(|| bad(format!("`{key}` is missing")))
         };
         let concepts = note.get("concepts").cloned().unwrap_or_default();
-        let concepts =
+        let concepts: Vec<ConceptReport> =
             serde_json::from_value(concepts).map_err(|e| bad(format!("`concepts`: {e}")))?;
         let settings = note.get("settings").cloned().map(serde_json::from_value).transpose();
         let settings = settings.map_err(|e| bad(format!("`settings`: {e}")))?;
-        Ok(Previous { base: text("base")?, base_hash: text("base_hash")?, concepts, settings })
+        let history = note.get("history").cloned().map(serde_json::from_value).transpose();
+        let history = history.map_err(|e| bad(format!("`history`: {e}")))?;
+        let all = || vec![concepts.iter().map(|concept| concept.key.clone()).collect()];
+        let history = history.unwrap_or_else(all);
+        let (base, base_hash) = (text("base")?, text("base_hash")?);
+        Ok(Previous { base, base_hash, concepts, history, settings })
     }
 
     /// The concepts as they went in, from the statistics folder.

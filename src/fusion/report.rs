@@ -25,6 +25,9 @@ pub struct Report {
     pub settings: Settings,
     /// One for each that had layers to solve.
     pub stages: Vec<StageReport>,
+    /// Which concepts will be in each other's way, worst first, told from what they read and want
+    /// in the UNet; empty where nothing was recorded, or where there are very many.
+    pub conflicts: Vec<Conflict>,
     /// None where there was none.
     pub distillation: Option<DistillationReport>,
     /// Device memory while the UNet is sampled: weights, activations and inputs.
@@ -32,6 +35,12 @@ pub struct Report {
     /// Memory of the largest stage's statistics, on the device and on the host: the same for any
     /// number of concepts.
     pub statistics_bytes: u64,
+    /// The keys of the concepts, batch by batch, where some were added to what was there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Vec<String>>,
+    /// What the note tells of stages that were restored.
+    #[serde(skip)]
+    pub(super) noted: Option<Value>,
     /// What was left out, in sentences for the user.
     pub notes: Vec<String>,
 }
@@ -55,6 +64,19 @@ pub struct ConceptReport {
     pub text: f32,
     /// How often it was listed.
     pub weight: f64,
+}
+
+/// Two concepts, and how much they are in each other's way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Conflict {
+    /// Their names.
+    pub concepts: [String; 2],
+    /// What the two alone would miss if they were fused without a ridge, in parts of the squares of
+    /// what they change: the overlap of their inputs weighed by the difference of what they want. 0:
+    /// they are not in each other's way; 0.25 or so: they read the same and want something else.
+    pub predicted: f64,
+    /// How alike their inputs are, -1 to 1, whatever they want.
+    pub alike: f64,
 }
 
 /// A stage that solved for layers.
@@ -84,6 +106,8 @@ pub struct SiteReport {
     pub averaged: Measures,
     /// None of solvers that don't tell.
     pub conditioning: Option<Conditioning>,
+    /// LoRACLR's loss at the exact solution, and in the end; none of other solvers.
+    pub objective: Option<[f64; 2]>,
     /// Norm of each layer's change in parts of its weight's norm.
     pub changes: Vec<f64>,
 }
@@ -118,6 +142,10 @@ impl Report {
             solver: match settings.solver {
                 Solver::Exact(_) => "exact".into(),
                 Solver::Lbfgs(_) => "lbfgs".into(),
+                Solver::Loraclr(loraclr) => format!(
+                    "LoRACLR from the exact solution, margin {}, weight decay {}",
+                    loraclr.margin, loraclr.decay
+                ),
                 Solver::Average => "average".into(),
                 Solver::Merge(merge) => match merge.way {
                     Way::Sum => "sum".into(),
@@ -127,6 +155,9 @@ impl Report {
             },
             settings: settings.clone(),
             stages: Vec::new(),
+            history: Vec::new(),
+            noted: None,
+            conflicts: Vec::new(),
             distillation: None,
             device_bytes: 0,
             statistics_bytes: 0,
@@ -184,6 +215,14 @@ impl StageReport {
             .filter_map(|layer| layer.base_loss)
             .collect();
         (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    /// LoRACLR's loss at the exact solution and in the end, as the mean over the sites.
+    pub fn objective(&self) -> Option<[f64; 2]> {
+        let found: Vec<[f64; 2]> = self.sites.iter().filter_map(|site| site.objective).collect();
+        let mean =
+            |which: usize| found.iter().map(|both| both[which]).sum::<f64>() / found.len() as f64;
+        (!found.is_empty()).then(|| [mean(0), mean(1)])
     }
 
     /// How much of each concept's change reaches the others' inputs: row i, column j as in
@@ -262,6 +301,12 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
                     concept's own file does to them on average (squares of the layers' outputs, \
                     not of pictures: 100 % is as with such a file in use).",
                 loss * 100.0
+            ));
+        }
+        if let Some([before, after]) = stage.objective() {
+            line(format!(
+                "\nLoRACLR's loss, mean over the layers: {before:.4} at the exact solution, \
+                    {after:.4} in the end."
             ));
         }
         if !stage.stale.is_empty() {
@@ -346,6 +391,21 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
             ));
         }
     }
+    if !report.conflicts.is_empty() {
+        line("\n## Which concepts are in each other's way\n".into());
+        line(
+            "Predicted from what they read and want in the UNet: what two of them alone would miss \
+                if only they were fused (parts of the squares of what they change; 0 is no \
+                conflict). The worst first:\n\n| | | predicted | inputs alike |\n|---|---|---|---|"
+                .into(),
+        );
+        for Conflict { concepts: [a, b], predicted, alike } in report.conflicts.iter().take(10) {
+            line(format!("| {a} | {b} | {predicted:.3} | {alike:.2} |"));
+        }
+        if report.conflicts.len() > 10 {
+            line(format!("\n{} of all pairs are left out here.", report.conflicts.len() - 10));
+        }
+    }
     if let Some(distillation) = &report.distillation {
         line("\n## Distillation\n".into());
         line(format!(
@@ -359,7 +419,8 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         line("| | solved layer by layer | distilled |\n|---|---|---|".into());
         let names =
             report.concepts.iter().map(|concept| concept.name.as_str()).chain(["ordinary prompts"]);
-        for (name, [before, after]) in names.zip(&distillation.errors) {
+        let known = names.zip(&distillation.errors).filter(|(_, errors)| **errors != [0.0; 2]);
+        for (name, [before, after]) in known {
             line(format!("| {name} | {before:.4} | {after:.4} |"));
         }
     }

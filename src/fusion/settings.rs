@@ -93,12 +93,12 @@ impl Default for Settings {
 
 impl Settings {
     /// What is usual for a solver: what was published for the published one, and nothing else
-    /// besides for averages and mergers.
+    /// besides for averages, mergers and LoRACLR.
     pub fn of(solver: Solver) -> Settings {
         let usual = match solver {
             Solver::Exact(_) => Settings::default(),
             Solver::Lbfgs(_) => Settings::published(),
-            Solver::Average | Solver::Merge(_) => {
+            Solver::Average | Solver::Merge(_) | Solver::Loraclr(_) => {
                 Settings { distillation: Distillation::NONE, ..Settings::default() }
             }
         };
@@ -132,6 +132,11 @@ impl Settings {
             && !(merge.density > 0.0 && merge.density <= 1.0)
         {
             return refuse("density", "it is above 0, 1 at most");
+        }
+        if let super::solve::Solver::Loraclr(loraclr) = self.solver
+            && !(loraclr.margin >= 0.0 && loraclr.decay >= 0.0)
+        {
+            return refuse("margin", "it and the decay are 0 or more");
         }
         if self.steps == 0 {
             return refuse("steps", "0: at least one is sampled");

@@ -7,12 +7,12 @@ use crate::models::config::UNetConfig;
 use crate::nn::Hook;
 use crate::random::RngKind;
 use crate::scheduler::sampler::{self, PlanOptions, SamplerKind, SamplingPlan};
-use crate::sd;
 use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 use crate::sd::noise::Noise;
 use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, Told, used_slots};
 use crate::sd::updates::Updates;
+use crate::sd::{self, Compose};
 
 use super::base::{Base, Runner};
 use super::groups::{Site, StageLayers};
@@ -98,7 +98,7 @@ impl Sampler {
         let Fitted { planned, sites, within, keys_values: for_keys, .. } =
             fit(runner, &network, layout, &shape)?;
         let program = network.program_within(&planned, within)?;
-        let sampling = Sampling { program, shallow: None, shape };
+        let sampling = Sampling { program, shallow: None, look: None, shape };
         sampling.set_distilled_guidance(&network.config, 1.0)?;
         Ok(Sampler { network, sampling, plan, sites, keys_values: None, for_keys, steps: 0 })
     }
@@ -159,6 +159,7 @@ impl Sampler {
             rows: &[],
             guided: None,
             cache: 1,
+            compose: Compose::default(),
         };
         let mut recorder = Recorder { sites: &mut self.sites, steps: &mut self.steps, watch };
         self.sampling.run(&self.network, &run, &mut noise, &mut recorder, &mut unwatched_parts)?;

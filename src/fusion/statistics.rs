@@ -121,6 +121,30 @@ impl Statistics {
         self.kept = Kept::Sums(sums);
     }
 
+    /// Adds others' inputs, `weight` times, to sums: of those, no inputs are kept.
+    pub fn add(&mut self, other: &Statistics, weight: f64) {
+        let mut sums = match std::mem::replace(&mut self.kept, Kept::Sums(Vec::new())) {
+            Kept::Sums(sums) => sums,
+            Kept::Samples(values) => {
+                let mut sums = vec![0.0; triangle(self.width)];
+                add_outer(&mut sums, &values, self.width);
+                sums
+            }
+        };
+        self.rows += other.rows;
+        match &other.kept {
+            Kept::Sums(values) => {
+                sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += weight * v);
+            }
+            Kept::Samples(values) => {
+                let mut own = vec![0.0; triangle(self.width)];
+                add_outer(&mut own, values, self.width);
+                sums.iter_mut().zip(&own).for_each(|(sum, v)| *sum += weight * v);
+            }
+        }
+        self.kept = Kept::Sums(sums);
+    }
+
     /// Every number is one.
     pub fn is_finite(&self) -> bool {
         match &self.kept {
@@ -195,6 +219,12 @@ fn add_outer(sums: &mut [f64], inputs: &[f32], width: usize) {
 }
 
 impl Moments {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let (Moments::Samples(held) | Moments::Gram(held)) = self;
+        held.nrows() * held.ncols() * size_of::<f64>()
+    }
+
     /// `q` X^T X, for `q` `[rows, width]`.
     pub fn times(&self, q: &Mat<f64>) -> Mat<f64> {
         match self {
@@ -244,6 +274,21 @@ mod tests {
         assert!((statistics.moments().into_gram() - &expected).norm_max() < 1e-12);
         let trace: f64 = (0..width).map(|i| expected[(i, i)]).sum();
         assert!((statistics.trace() - trace).abs() < 1e-12);
+    }
+
+    #[test]
+    fn statistics_are_added_by_weight() {
+        let (few, many) = (inputs(3, 4), inputs(9, 4));
+        let mut many_sums = Statistics::new(4);
+        many_sums.push(&many);
+        let few = Statistics::from_samples(4, few);
+        let mut total = Statistics::new(4);
+        total.add(&few, 2.0);
+        total.add(&many_sums, 1.0);
+        let expected = few.moments().into_gram() * faer::Scale(2.0)
+            + Statistics::from_samples(4, many).moments().into_gram();
+        assert!((total.moments().into_gram() - &expected).norm_max() < 1e-12);
+        assert_eq!((total.rows(), total.samples()), (12, None));
     }
 
     #[test]

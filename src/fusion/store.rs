@@ -30,6 +30,10 @@ const VERSION: &str = "1";
 /// What files of predictions are called, beside the stages' statistics.
 pub(super) const PREDICTIONS: &str = "predictions";
 
+/// What files of a model that may grow are called, and the one of its sums.
+const GROWN: &str = "grown";
+pub(super) const SUMS: &str = "sums";
+
 /// What files of concepts are called, and those of weights that a stage came to.
 const CONCEPT: &str = "concept";
 pub(super) const WEIGHTS: &str = "weights";
@@ -229,6 +233,12 @@ impl Store {
         Ok(path)
     }
 
+    /// Where what a model came to is kept: a stage's weights, or [`SUMS`].
+    pub fn grown_path(&self, kind: &str, key: &str) -> PathBuf {
+        let key = key.get(..16).unwrap_or(key);
+        self.folder.join(format!("{GROWN}_{kind}-{key}.safetensors"))
+    }
+
     pub fn concept(&self, key: &str) -> Result<Option<Concept>> {
         let path = self.concept_path(key);
         Ok(if self.has(&path)? { Some(Concept::read(&path)?) } else { None })
@@ -246,7 +256,10 @@ fn is_ours(name: &str) -> bool {
         let key = name.strip_prefix(kind)?.strip_prefix('-')?.strip_suffix(".safetensors")?;
         Some(!key.is_empty() && !key.contains('-'))
     };
+    let grown = Stage::ALL.into_iter().map(Stage::name).chain([SUMS]);
+    let grown = grown.map(|kind| format!("{GROWN}_{kind}"));
     kinds.into_iter().any(|kind| of_kind(kind) == Some(true))
+        || grown.into_iter().any(|kind| of_kind(&kind) == Some(true))
         || name == DISTILLATION_STATE
         || name.starts_with(".mos-") && name.ends_with(".tmp")
 }

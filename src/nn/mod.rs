@@ -27,7 +27,7 @@ pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use time_embedding::sinusoids;
 pub use transformer::Transformer;
-pub use word_maps::{WatchedWords, WordMap, word_values};
+pub use word_maps::{WatchedWords, WordMap, prompt_values, word_values};
 
 use std::fmt::Display;
 

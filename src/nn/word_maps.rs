@@ -1,6 +1,7 @@
 //! How much of the picture's attention goes to chosen words of the prompt.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::Layers;
 use crate::graph::{Result, Tensor};
@@ -12,7 +13,8 @@ pub struct WordMap {
     pub size: [usize; 2],
     /// Heads that the map is the mean of.
     pub heads: usize,
-    /// Probabilities, summed over heads: `[batch, height * width, words]`.
+    /// Probabilities, summed over heads: `[batch, height * width, words]`; with several prompts,
+    /// those of each prompt's words together: `[batch, height * width, prompts]`.
     pub map: Tensor,
 }
 
@@ -35,11 +37,27 @@ pub struct WatchedWords {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     words: usize,
+    /// The keys of each prompt, where there are several; then one map for each.
+    prompts: Vec<Range<usize>>,
+    /// Feature maps that are watched; empty: all.
+    wanted: Vec<[usize; 2]>,
     /// Values by width and heads: inputs `words.<width>.<heads>` `[batch, keys, width]`.
     values: BTreeMap<(usize, usize), Tensor>,
     /// Size of the feature map of the transformer being built.
     pub(super) size: [usize; 2],
     maps: Vec<WordMap>,
+}
+
+/// The input `words.<width>.<heads>` where prompts are watched, `[1, keys, width]` row-major:
+/// `positions` are those of all watched words among the keys of all prompts.
+pub fn prompt_values(positions: &[usize], keys: usize, width: usize, heads: usize) -> Vec<f32> {
+    let mut values = vec![0.0; keys * width];
+    let d = (width / heads.max(1)).max(1);
+    for at in positions.iter().filter(|at| **at < keys) {
+        let row = &mut values[at * width..][..width];
+        row.iter_mut().step_by(d).for_each(|v| *v = 1.0);
+    }
+    values
 }
 
 /// The input `words.<width>.<heads>`, `[batch, keys, width]` row-major: `positions` are those of
@@ -71,6 +89,13 @@ impl Layers<'_> {
         self.watch = Some(Watch { words, ..Watch::default() });
     }
 
+    /// From now on, cross-attentions on feature maps of the sizes `wanted` (empty: all) make
+    /// [`WordMap`]s of several prompts, whose keys stand one after another: how much of the
+    /// attention to a prompt alone goes to its watched words.
+    pub fn watch_prompts(&mut self, prompts: Vec<Range<usize>>, wanted: Vec<[usize; 2]>) {
+        self.watch = Some(Watch { words: 1, prompts, wanted, ..Watch::default() });
+    }
+
     /// The maps made so far, and the inputs that they read.
     pub fn word_maps(&mut self) -> (Vec<WordMap>, Vec<WatchedWords>) {
         let watch = self.watch.take().unwrap_or_default();
@@ -81,7 +106,11 @@ impl Layers<'_> {
     /// Makes the map of the cross-attention being built.
     pub(super) fn watch(&mut self, q: Tensor, k: Tensor, heads: usize) -> Result<()> {
         let Some(mut watch) = self.watch.take() else { return Ok(()) };
-        let ([batch, tokens, width], [_, keys, _]) =
+        if !watch.wanted.is_empty() && !watch.wanted.contains(&watch.size) {
+            self.watch = Some(watch);
+            return Ok(());
+        }
+        let ([batch, _, width], [_, keys, _]) =
             (self.tokens(q, "word maps")?, self.tokens(k, "word maps")?);
         let d = width / heads.max(1);
         if d < watch.words {
@@ -94,13 +123,43 @@ impl Layers<'_> {
             .values
             .entry((width, heads))
             .or_insert_with(|| self.graph.input(name, [batch, keys, width]));
-        let y = self.attend(q, k, values, heads, false)?;
-        let y = self.graph.reshape(y, [batch * tokens, heads, d])?;
-        let sum = self.graph.sum_to(y, [batch * tokens, 1, d])?;
-        let map = self.graph.slice(sum, 2, 0, watch.words)?;
-        let map = self.graph.reshape(map, [batch, tokens, watch.words])?;
+        let map = match watch.prompts.is_empty() {
+            true => self.word_map(q, k, values, heads, watch.words)?,
+            false => {
+                let mut maps = Vec::with_capacity(watch.prompts.len());
+                for prompt in &watch.prompts {
+                    let (first, length) = (prompt.start, prompt.len());
+                    let k = self.graph.slice(k, 1, first, length)?;
+                    let values = self.graph.slice(values, 1, first, length)?;
+                    maps.push(self.word_map(q, k, values, heads, 1)?);
+                }
+                match &maps[..] {
+                    [map] => *map,
+                    maps => self.graph.concat(maps, 2)?,
+                }
+            }
+        };
         watch.maps.push(WordMap { size: watch.size, heads, map });
         self.watch = Some(watch);
         Ok(())
+    }
+
+    /// What the first `words` channels of every head of `values` get, summed over the heads:
+    /// `[batch, tokens, words]`.
+    fn word_map(
+        &mut self,
+        q: Tensor,
+        k: Tensor,
+        values: Tensor,
+        heads: usize,
+        words: usize,
+    ) -> Result<Tensor> {
+        let [batch, tokens, width] = self.tokens(q, "word maps")?;
+        let d = width / heads.max(1);
+        let y = self.attend(q, k, values, heads, false)?;
+        let y = self.graph.reshape(y, [batch * tokens, heads, d])?;
+        let sum = self.graph.sum_to(y, [batch * tokens, 1, d])?;
+        let map = self.graph.slice(sum, 2, 0, words)?;
+        self.graph.reshape(map, [batch, tokens, words])
     }
 }

@@ -9,8 +9,8 @@ use crate::text::Tokenizer;
 use crate::text::prompt::EncodedPrompt;
 
 use super::acting;
-use super::error::Result;
-use super::{Overlay, Pipeline, Request};
+use super::error::{Result, option};
+use super::{Compose, Overlay, Pipeline, Request};
 
 /// What a request's concepts come to.
 pub(super) struct Adaptation {
@@ -85,7 +85,20 @@ impl Adaptation {
         let mut unet = of(Network::UNet, &pipeline.unet.overlay)?;
         // They cost no time then, but other ones need the weights anew, and the sums take f32's
         // memory.
-        unet.merged.extend(unet.beside.take_uniform(MERGED_FROM));
+        if request.compose == Compose::Together {
+            unet.merged.extend(unet.beside.take_uniform(MERGED_FROM));
+        } else {
+            let expected = |what: &str| format!("two or more LoRAs of the UNet{what}");
+            if let Some(set) = unet.merged.first() {
+                let expected =
+                    expected(&format!(" and no other changes, as `{}` has", set.concept));
+                return Err(option("compose", request.compose, expected));
+            }
+            if unet.beside.len() < 2 {
+                let expected = expected(&format!(": there are {}", unet.beside.len()));
+                return Err(option("compose", request.compose, expected));
+            }
+        }
         let warnings = texts
             .iter()
             .map(|(network, parted)| (*network, parted))
@@ -193,6 +206,11 @@ impl Adaptation {
             }
             None => vec![prompt],
         }
+    }
+
+    /// Whether a token of a prompt as the first text encoder reads it is one of a concept's words.
+    pub fn is_word(&self, id: u32) -> bool {
+        self.words.first().is_some_and(|words| words.is_bound(id))
     }
 
     /// The rows that continue a text encoder's token table.

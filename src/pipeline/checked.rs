@@ -4,7 +4,7 @@ use crate::picture::{Doubt, Mask, Picture, Scaling};
 use crate::scheduler::sampler::{self, PlanOptions, SamplerKind};
 
 use super::error::{Result, option};
-use super::{MOST_PICTURES, Pipeline, Request};
+use super::{Compose, MOST_PICTURES, Pipeline, Request};
 
 /// A request's options, checked, and what they come to but for the device.
 pub(super) struct CheckedRequest {
@@ -79,6 +79,15 @@ impl Pipeline {
         }
         if request.cache > 1 && !request.controls.is_empty() {
             return Err(option("cache", request.cache, "1 beside networks that steer the picture"));
+        }
+        if request.compose != Compose::Together {
+            if request.cache > 1 {
+                return Err(option("compose", request.compose, "together, beside cached layers"));
+            }
+            if !request.regions.regions.is_empty() {
+                let expected = "together, beside regions: there each LoRA has a place of its own";
+                return Err(option("compose", request.compose, expected));
+            }
         }
         if request.mask.is_some() && request.image.is_none() {
             return Err(option(

@@ -427,11 +427,17 @@ impl Running<'_> {
         let (network, inputs) = (&self.net.network, &self.program.inputs.prompt);
         // Planned for one encoding, unless each cross-attention has its own.
         if own.len() == self.pass.keys_values.encodings() {
-            return self.pass.keys_values.write(network, own, &[], &[(&self.program, inputs)]);
+            return self.pass.keys_values.write(
+                network,
+                own,
+                &[],
+                None,
+                &[(&self.program, inputs)],
+            );
         }
         let none = Updates::default();
         let other = KeysValues::plan(network, config, &none, &self.pass.shape, own.len())?;
-        other.write(network, own, &[], &[(&self.program, inputs)])
+        other.write(network, own, &[], None, &[(&self.program, inputs)])
     }
 }
 

@@ -7,6 +7,7 @@ use crate::picture::Picture;
 
 use crate::sd::denoiser::{self, StepInputs, StepShape};
 use crate::sd::guided::Kept;
+use crate::sd::looking::Look;
 use crate::sd::network::PlannedGraph;
 use crate::sd::noise::Noise;
 use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun, Told};
@@ -235,7 +236,10 @@ impl Pipeline {
                 progress(0, 1)?;
                 let within = savings.streamed.map(|streamed| streamed.within);
                 let step = (&plan.shape, &plan.step, within);
-                let sampling = self.sampling(shape, step, plan.shallow.as_ref())?;
+                let mut sampling = self.sampling(shape, step, plan.shallow.as_ref())?;
+                let look = plan.look.as_ref();
+                let look = look.map(|(targets, plan)| Look::new(&self.unet, plan, targets));
+                sampling.look = look.transpose()?;
                 let told = encoded.first().map(|encoded| encoded.told.clone());
                 let told = told.unwrap_or_else(|| Told::encodings(Vec::new()));
                 sampling.set_prompt(&self.unet, &plan.keys_values, &told, &plan.rows)?;
@@ -261,6 +265,7 @@ impl Pipeline {
                     rows,
                     guided: plan.guided.as_ref(),
                     cache: request.cache,
+                    compose: request.compose,
                 };
                 let unet = &self.unet;
                 let mut along = Showing {
@@ -474,7 +479,7 @@ impl Pipeline {
         };
         let shallow =
             shallow.map(|planned| program(planned, shallow_of(&shape), None)).transpose()?;
-        Ok(Sampling { program: program(step, shape.clone(), within)?, shallow, shape })
+        Ok(Sampling { program: program(step, shape.clone(), within)?, shallow, look: None, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.

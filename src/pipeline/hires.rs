@@ -15,7 +15,7 @@ use crate::sd::source::ComponentSource;
 
 use super::error::{Error, Result, option};
 use super::upscaler::{Hires, Upscaler};
-use super::{Pipeline, Request};
+use super::{Pipeline, Place, Request};
 use crate::watch::Parts;
 
 /// Pixels along a side of what the network reads at once, and by how many neighbours overlap. It
@@ -169,6 +169,8 @@ impl Pipeline {
             height: Some(height),
             hires: None,
             latents: None,
+            // Things are where the first pass has put them.
+            place: Place::Free,
             strength: hires.strength,
             steps: hires.steps.unwrap_or(request.steps),
             // Until the first pass is done.

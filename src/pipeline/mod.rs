@@ -20,6 +20,7 @@ mod decode;
 mod encode;
 mod enlarge;
 mod error;
+mod firm;
 mod generate;
 mod hires;
 pub mod latents;
@@ -48,12 +49,16 @@ use crate::sd::sampling::Sampling;
 use crate::text::Tokenizer;
 use crate::watch::unwatched_parts;
 
-pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
+pub use crate::sd::{
+    ComponentSource, Compose, Error as ModelError, Model, Overlay, UnknownCompose,
+};
 pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
 pub use plans::{PlannedShape, PreparedRequest};
 pub use preview::Preview;
-pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request, StreamingCost};
+pub use request::{
+    Control, Generated, MOST_PICTURES, MemoryPlan, Place, Request, StreamingCost, UnknownPlace,
+};
 pub use upscaler::{Hires, Upscaler};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.

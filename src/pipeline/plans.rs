@@ -7,6 +7,7 @@ use crate::region;
 use crate::scheduler::sampler::{SamplerKind, SamplingPlan};
 use crate::sd::denoiser::{self, Depth, KeysValues, Phase, StepInputs, StepShape};
 use crate::sd::guided::Guided;
+use crate::sd::looking::{self, LookInputs, Targets};
 use crate::sd::network::PlannedGraph;
 use crate::sd::sampling::used_slots;
 use crate::sd::text::TextPlan;
@@ -18,10 +19,10 @@ use super::checked::CheckedRequest;
 use super::controls::Steering;
 use super::decode::Decoder;
 use super::encode::Encoder;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::regions::Regional;
 use super::wording::{self, PromptInterval, Wording};
-use super::{MemoryPlan, Pipeline, Request, StreamingCost, sizes};
+use super::{Compose, MemoryPlan, Pipeline, Request, StreamingCost, sizes};
 
 /// The most pictures that a processor samples at once: each takes as long in a larger batch, and
 /// the first would be there later.
@@ -70,10 +71,10 @@ impl PreparedRequest<'_> {
     /// What runs, in numbers; of the last pass where there are two.
     pub fn shape(&self) -> PlannedShape {
         let (mut checked, mut plan) = (&self.checked, &self.plan);
-        let mut calls = checked.plan.steps.len();
+        let mut calls = checked.plan.steps.len() * plan.predictions;
         if let Some(second) = &self.second {
             (checked, plan) = (&second.checked, &second.plan);
-            calls += checked.plan.steps.len();
+            calls += checked.plan.steps.len() * plan.predictions;
         }
         PlannedShape {
             width: checked.width,
@@ -90,11 +91,25 @@ impl PreparedRequest<'_> {
         self.request.memory
     }
 
-    /// What staying within the budget costs, in sentences.
+    /// What firm placing, composed LoRAs and staying within the budget cost, in sentences.
     pub fn costs(&self) -> Vec<String> {
         let plan = self.second.as_ref().map_or(&self.plan, |second| &second.plan);
         let parts = self.request.batch.div_ceil(plan.shape.batch.max(1));
         let mut costs = plan.savings.costs(parts);
+        if plan.predictions > 1 {
+            costs.push(format!(
+                "every step predicts {} times, once for each LoRA, and takes as much longer",
+                plan.predictions
+            ));
+        }
+        let (first, count) = (&self.plan, self.checked.plan.count);
+        if first.look.is_some() {
+            let looks = (0..count).filter(|step| looking::acts(*step, count)).count();
+            costs.push(format!(
+                "firm placing: {looks} of {count} steps take another pass for each picture, forward \
+                    and back, of the prompt's half"
+            ));
+        }
         costs.extend(plan.decoder.tile().filter(|_| self.request.tile.is_none()).map(|side| {
             format!("pictures are decoded in tiles of {side}x{side} pixels, whose edges are computed twice")
         }));
@@ -134,6 +149,10 @@ pub(super) struct RequestPlan {
     pub step: PlannedGraph<StepInputs>,
     /// The step that takes deep features of an earlier one.
     pub shallow: Option<PlannedGraph<StepInputs>>,
+    /// Predictions in a call: one for each LoRA where their mean counts.
+    pub predictions: usize,
+    /// What moves latents in the first steps, and by what.
+    pub look: Option<(Targets, PlannedGraph<LookInputs>)>,
     /// How guidance acts, where not in full in each step.
     pub guided: Option<Guided>,
     pub keys_values: KeysValues,
@@ -234,7 +253,8 @@ impl Pipeline {
             );
         }
         let limited = limited.filter(|_| guided);
-        let on_host = limited.is_some() || request.cache > 1;
+        let composite = request.compose == Compose::Composite;
+        let on_host = limited.is_some() || request.cache > 1 || composite;
         let at_once = if self.gpu.is_processor() { ON_A_PROCESSOR } else { request.batch };
         let shape = StepShape {
             batch: request.batch.min(at_once),
@@ -254,11 +274,24 @@ impl Pipeline {
             depth: if request.cache > 1 { Depth::Keeping } else { Depth::Whole },
             updates,
         };
+        let predictions = request.compose.active(0, shape.updates.len()).len();
         let encodings = wordings.iter().map(Wording::encodings).max().unwrap_or(1);
         let (shape, step) = self.largest_batch(shape, request.memory)?;
         let shallow = (shape.depth == Depth::Keeping)
             .then(|| denoiser::plan_step(&self.unet, &shallow_of(&shape)))
             .transpose()?;
+        let targets =
+            self.targets(request, checked, &adaptation, &wordings, regional.as_ref(), &lengths)?;
+        let look = targets
+            .map(|targets| {
+                let planned = looking::plan(&self.unet, &shape, &targets)?;
+                Ok::<_, Error>((targets, planned))
+            })
+            .transpose()?;
+        let look_bytes = look.as_ref().map_or(0, |(_, planned)| planned.bytes());
+        // What both read in the same form is counted twice: at most so much.
+        let look_weights =
+            look.as_ref().map_or(Ok(0), |(_, planned)| self.unet.weight_bytes(planned))?;
         let (control_weights, control_bytes) = steering.plan(&shape)?;
         let encoder = (checked.image.is_some() || inpaints)
             .then(|| Encoder::plan(&self.gpu, &self.vae, checked.size, request.tile))
@@ -286,12 +319,14 @@ impl Pipeline {
             text: text_weights,
             unet: self.unet.weight_bytes(&step)?
                 + control_weights
+                + look_weights
                 + keys_values.weight_bytes(&self.unet)?,
             decoder: decoder.weight_bytes(self.vaes())?,
             encoder: encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step.bytes()
                 + shallow.as_ref().map_or(0, PlannedGraph::bytes)
-                + control_bytes,
+                + control_bytes
+                + look_bytes,
             preparing: keys_values.bytes(),
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
@@ -318,6 +353,8 @@ impl Pipeline {
             shape,
             step,
             shallow,
+            predictions,
+            look,
             guided: limited,
             keys_values,
             decoder,

@@ -99,6 +99,15 @@ impl Regional {
         (0..self.phases.first().map_or(0, |(_, sizes)| sizes.len())).map(reach).collect()
     }
 
+    /// Of the feature map of number `size`, for each of `self.prompts`, its share of every place
+    /// from the first step on.
+    pub fn inside(&self, size: usize) -> Vec<Vec<f32>> {
+        let shares = self.phases.first().and_then(|(_, sizes)| sizes.get(size));
+        let shares = shares.map_or_else(Vec::new, |shares| self.kept(shares));
+        let count = self.prompts.len().max(1);
+        (0..count).map(|at| shares.iter().skip(at).step_by(count).copied().collect()).collect()
+    }
+
     /// The shares of `self.prompts` alone.
     fn kept(&self, shares: &Shares) -> Vec<f32> {
         let all = shares.weights.len() / shares.sight.len().max(1);
@@ -115,7 +124,9 @@ impl Regional {
             (RegionTables::new(&self.kept(shares), lengths), sight)
         };
         // The last pictures of a batch may be fewer.
-        let rows = [shape.batch, batch % shape.batch].map(|pictures| shape.halves() * pictures);
+        // A look at one of them is at its prompt's half alone.
+        let of_steps = [shape.batch, batch % shape.batch].map(|n| shape.halves() * n);
+        let rows = [of_steps[0], of_steps[1], 1];
         let phase = |(from, sizes): &(usize, Vec<Shares>)| {
             let mut masks: Vec<Mask> = sizes
                 .iter()

@@ -11,6 +11,7 @@ use crate::random::RngKind;
 use crate::region::Layout;
 use crate::scheduler::sampler::SamplerKind;
 use crate::scheduler::spacing::Schedule;
+use crate::sd::Compose;
 use crate::text::prompt::PromptOptions;
 
 use super::upscaler::Hires;
@@ -61,6 +62,10 @@ pub struct Request {
     /// The deep layers of the UNet are computed in every n-th step, and what they gave is used
     /// again in between (Ma et al. 2024, DeepCache); 1: in each.
     pub cache: usize,
+    /// How the LoRAs of a picture without regions come together.
+    pub compose: Compose,
+    /// How firmly what regions say is held in them.
+    pub place: Place,
     /// Picture `i` of a batch has seed + i, and is the same picture as alone.
     pub seed: u64,
     /// Which generator's numbers the noise is.
@@ -117,6 +122,8 @@ impl Default for Request {
             guidance_rescale: 0.0,
             guidance_interval: [0.0, 1.0],
             cache: 1,
+            compose: Compose::default(),
+            place: Place::default(),
             seed: 0,
             rng: RngKind::default(),
             batch: 1,
@@ -131,6 +138,46 @@ impl Default for Request {
             latents: None,
             memory: None,
             tile: None,
+        }
+    }
+}
+
+/// How firmly what regions say is held in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Place {
+    /// By what each place reads.
+    #[default]
+    Free,
+    /// In the first steps the latents are moved besides, so that each region's words look at their
+    /// region and nowhere else; the number is a factor, 1 usually.
+    Firm(f32),
+}
+
+/// What is none of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no way to place: expected free, firm or firm:STRENGTH, above 0 to 100")]
+pub struct UnknownPlace(String);
+
+impl std::str::FromStr for Place {
+    type Err = UnknownPlace;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPlace> {
+        let strength = |text: &str| text.parse().ok().filter(|v| *v > 0.0f32 && *v <= 100.0);
+        match text.split_once(':') {
+            None if text == "free" => Some(Place::Free),
+            None if text == "firm" => Some(Place::Firm(1.0)),
+            Some(("firm", number)) => strength(number).map(Place::Firm),
+            _ => None,
+        }
+        .ok_or_else(|| UnknownPlace(text.to_string()))
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Free => f.write_str("free"),
+            Place::Firm(strength) => write!(f, "firm:{strength}"),
         }
     }
 }

@@ -335,10 +335,34 @@ impl PromptInputs {
     }
 
     pub fn encodings(&self) -> Encodings<'_> {
+        self.encodings_of(&self.pairs)
+    }
+
+    /// These keys and values in place of its own.
+    pub fn encodings_of<'a>(&'a self, pairs: &'a [(Tensor, Tensor)]) -> Encodings<'a> {
         match self.sizes.is_empty() {
-            true => Encodings::KeysValues(&self.pairs),
-            false => Encodings::Regional { pairs: &self.pairs, sizes: &self.sizes },
+            true => Encodings::KeysValues(pairs),
+            false => Encodings::Regional { pairs, sizes: &self.sizes },
         }
+    }
+
+    /// Of `halves`, the prompts' own, which is the last.
+    pub fn own_half(
+        &self,
+        graph: &mut Graph,
+        halves: usize,
+    ) -> graph::Result<Vec<(Tensor, Tensor)>> {
+        let last = halves.saturating_sub(1);
+        let mut own = Vec::with_capacity(self.pairs.len());
+        for &(keys, values) in &self.pairs {
+            own.push((graph.slice(keys, 0, last, 1)?, graph.slice(values, 0, last, 1)?));
+        }
+        Ok(own)
+    }
+
+    /// Tokens of all prompts.
+    pub fn tokens(&self, graph: &Graph) -> usize {
+        self.pairs.first().map_or(0, |(keys, _)| graph.shape(*keys)[1])
     }
 }
 
@@ -502,19 +526,20 @@ impl KeysValues {
     }
 
     /// Makes them and writes them to the `programs` of steps. `rows`: for each masked update, its factor
-    /// for each token of the prompts.
+    /// for each token of the prompts. `only`: the update that acts alone.
     pub fn write<C>(
         &self,
         network: &LoadedNetwork<C>,
         contexts: &[Array],
         rows: &[Mask],
+        only: Option<usize>,
         programs: &[(&Program, &PromptInputs)],
     ) -> Result<()> {
         let made = network.program_within(&self.planned, self.within)?;
         for (input, context) in made.inputs.contexts.iter().zip(contexts.iter().cycle()) {
             made.write(*input, context)?;
         }
-        self.updates.write(&made, &made.inputs.updates)?;
+        self.updates.write_only(&made, &made.inputs.updates, only)?;
         rows.iter().try_for_each(|mask| made.inputs.updates.write(&made, mask))?;
         made.run();
         for (program, inputs) in programs {

@@ -80,6 +80,10 @@ impl HostState {
         &self.slots[0]
     }
 
+    pub fn sample_mut(&mut self) -> &mut [f32] {
+        &mut self.slots[0]
+    }
+
     pub fn into_sample(self) -> Vec<f32> {
         let [sample, ..] = self.slots;
         sample

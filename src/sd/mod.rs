@@ -5,9 +5,11 @@
 //! weights an [`Overlay`] gives. [`text`] encodes prompts, [`denoiser`] is one sampling step as a
 //! graph, [`sampling`] runs it. The pipeline, training, fusion and metrics all stand on these.
 
+pub(crate) mod compose;
 pub(crate) mod denoiser;
 mod error;
 pub(crate) mod guided;
+pub(crate) mod looking;
 mod model;
 pub(crate) mod network;
 pub(crate) mod noise;
@@ -18,6 +20,7 @@ pub(crate) mod text;
 pub(crate) mod tokens;
 pub(crate) mod updates;
 
+pub use compose::{Compose, UnknownCompose};
 pub use error::{Error, Result};
 pub(crate) use model::tokenizer;
 pub use model::{Model, Part, Reading, TextEncoder, Vision};

@@ -3,18 +3,21 @@
 
 use std::sync::Arc;
 
+use crate::backend::Program;
 use crate::graph::Array;
 use crate::models::config::UNetConfig;
 use crate::models::unet;
 use crate::nn::sinusoids;
 use crate::scheduler::sampler::{self, SLOTS};
 
-use super::denoiser::{KeysValues, Phase, StepInputs, StepShape};
+use super::compose::Compose;
+use super::denoiser::{KeysValues, Phase, PromptInputs, StepInputs, StepShape};
 use super::error::{Error, Result};
 use super::guided::{Guided, HostState, Kept};
+use super::looking::{self, Look};
 use super::network::{LoadedNetwork, Ready};
 use super::noise::Noise;
-use super::updates::Mask;
+use super::updates::{Mask, UpdateInputs};
 use crate::watch::Parts;
 
 /// A step's program, ready for pictures of its shape.
@@ -23,6 +26,8 @@ pub(crate) struct Sampling {
     pub program: Ready<StepInputs>,
     /// That of steps in between, which take deep features of earlier ones.
     pub shallow: Option<Ready<StepInputs>>,
+    /// What moves latents in the first steps.
+    pub look: Option<Look>,
 }
 
 /// What a run goes through.
@@ -36,7 +41,7 @@ pub(crate) struct SamplingRun<'a> {
     pub beside: Option<&'a Array>,
     /// What holds where, from which step on.
     pub phases: &'a [Phase],
-    /// What is read from which step on; the first is set already.
+    /// What is read from which step on; the first is set already, unless LoRAs take turns.
     pub encoded: &'a [EncodedInterval],
     pub keys_values: &'a KeysValues,
     /// Where updates act on it.
@@ -45,6 +50,8 @@ pub(crate) struct SamplingRun<'a> {
     pub guided: Option<&'a Guided>,
     /// The whole UNet runs in every so many calls, where there is a shallow program.
     pub cache: usize,
+    /// How LoRAs come together; anything but all together is for steps that the host takes.
+    pub compose: Compose,
 }
 
 /// What the model reads from a step on.
@@ -67,6 +74,12 @@ impl Told {
     /// Encodings alone.
     pub fn encodings(contexts: Vec<Array>) -> Told {
         Told { contexts: contexts.into(), addition: Arc::new([]) }
+    }
+
+    /// That of the prompt's own half.
+    pub fn own_addition(&self) -> Array {
+        let values = self.addition.last().cloned().unwrap_or_default();
+        Array::f32([1, values.len()], values)
     }
 
     /// The addition for all rows of a batch: the halves one after another.
@@ -133,15 +146,34 @@ impl Sampling {
         told: &Told,
         rows: &[Mask],
     ) -> Result<()> {
+        self.set_prompt_for(network, keys_values, told, rows, None)
+    }
+
+    /// The same, where `only` one of the updates acts.
+    fn set_prompt_for(
+        &self,
+        network: &LoadedNetwork<UNetConfig>,
+        keys_values: &KeysValues,
+        told: &Told,
+        rows: &[Mask],
+        only: Option<usize>,
+    ) -> Result<()> {
         for program in self.programs() {
-            self.shape.updates.write(program, &program.inputs.updates)?;
+            self.shape.updates.write_only(program, &program.inputs.updates, only)?;
             if let Some(input) = program.inputs.addition {
                 program.write(input, &told.addition_of(&self.shape))?;
             }
         }
-        let readers: Vec<_> =
+        let mut readers: Vec<(&Program, &PromptInputs)> =
             self.programs().map(|ready| (&**ready, &ready.inputs.prompt)).collect();
-        keys_values.write(network, &told.contexts, rows, &readers)
+        if let Some(look) = self.look.as_ref().map(Look::program) {
+            self.shape.updates.write_only(look, &look.inputs.updates, only)?;
+            if let Some(input) = look.inputs.addition {
+                look.write(input, &told.own_addition())?;
+            }
+            readers.push((look, &look.inputs.prompt));
+        }
+        keys_values.write(network, &told.contexts, rows, only, &readers)
     }
 
     /// The program of whole steps, and that of shallow ones.
@@ -162,7 +194,7 @@ impl Sampling {
                 program.write(input, &Array::f32([rows, channels], features))?;
             }
         }
-        Ok(())
+        self.look.iter().try_for_each(|look| look.set_distilled_guidance(config, guidance))
     }
 
     /// Runs the run from its latents (slot 0 at its start); the final latents,
@@ -208,15 +240,27 @@ impl Sampling {
         let rows = self.shape.rows();
         let in_full = Guided::default();
         let guided = run.guided.unwrap_or(&in_full);
+        let sampling_step = |call: usize| plan.step_of(call);
+        let count = self.shape.updates.len();
+        // Which update acts alone, and in which order they are to.
+        let mut acting: Option<usize> = None;
+        let turns = |call: usize| run.compose.active(sampling_step(call), count);
         // Calls since the deep features were made.
         let mut since = 0;
         for (done, step) in plan.steps.iter().enumerate() {
             progress(done, plan.steps.len())?;
             let phase = phases.iter().find(|phase| phase.from == done);
             if let Some(phase) = phase {
-                for program in self.programs() {
-                    phase.write(program, &program.inputs.prompt)?;
-                    phase.write_masks(program, &program.inputs.updates)?;
+                let read = self.programs().map(|ready| {
+                    let inputs = &ready.inputs;
+                    (&**ready, &inputs.prompt, &inputs.updates)
+                });
+                let look = self.look.as_ref().map(Look::program);
+                let look = look.map(|look| (&**look, &look.inputs.prompt, &look.inputs.updates));
+                for (program, prompt, updates) in read.chain(look) {
+                    let (program, updates): (&Program, &UpdateInputs) = (program, updates);
+                    phase.write(program, prompt)?;
+                    phase.write_masks(program, updates)?;
                 }
                 companion.enter(phase)?;
             }
@@ -224,6 +268,7 @@ impl Sampling {
             // before each.
             let encoded = run.encoded.iter().find(|encoded| done > 0 && encoded.from == done);
             if let Some(encoded) = encoded {
+                acting = None;
                 self.set_prompt(network, run.keys_values, &encoded.told, run.rows)?;
                 companion.set_prompt(&self.shape, &encoded.told)?;
             }
@@ -239,6 +284,38 @@ impl Sampling {
             let time = Array::f32([rows, config.block_out_channels[0]], time);
             program.write(inputs.time, &time)?;
             program.write(inputs.input_scale, &Array::f32([1], vec![step.input_scale]))?;
+            let told = run.encoded.iter().rev().find(|encoded| encoded.from <= done);
+            let mut act = |only: Option<usize>| -> Result<()> {
+                let changes = std::mem::replace(&mut acting, only) != only;
+                match told.filter(|_| changes) {
+                    Some(EncodedInterval { told, .. }) => {
+                        self.set_prompt_for(network, run.keys_values, told, run.rows, only)
+                    }
+                    None => Ok(()),
+                }
+            };
+            let turns = turns(done);
+            if let [only] = turns[..] {
+                act(only)?;
+            }
+            // The first call of a sampling step: others go on from what it has left.
+            let begins = done == 0 || sampling_step(done) != sampling_step(done - 1);
+            if let Some(look) = self.look.as_ref().filter(|_| begins)
+                && looking::acts(sampling_step(done), plan.count)
+            {
+                let at = [step.timestep, step.input_scale];
+                match &mut on_host {
+                    Some(state) => look.move_latents(config, state.sample_mut(), at, latent)?,
+                    None => {
+                        let mut state = program.state(inputs.state)?.values().to_vec();
+                        if let Some(sample) = state.get_mut(..latents.len()) {
+                            look.move_latents(config, sample, at, latent)?;
+                        }
+                        let shape = [&[slots][..], &latent].concat();
+                        program.write(inputs.state, &Array::f32(shape, state))?;
+                    }
+                }
+            }
             let drawn = if step.needs_noise { noise.draw() } else { Vec::new() };
             let at = At { done, of: plan.steps.len(), step, time: &time };
             let looked_at = companion.looks_at(&at);
@@ -271,9 +348,21 @@ impl Sampling {
                 }
             }
             companion.before(program, &at)?;
-            program.run();
-            // Waited for, so that the bar tells the truth and nothing piles up.
-            program.wait()?;
+            let mut mean: Option<Vec<f32>> = None;
+            for only in &turns {
+                if turns.len() > 1 {
+                    act(*only)?;
+                }
+                program.run();
+                // Waited for, so that the bar tells the truth and nothing piles up.
+                program.wait()?;
+                if turns.len() > 1 {
+                    let prediction = program.output(0)?;
+                    let sum = mean.get_or_insert_with(|| vec![0.0; prediction.values().len()]);
+                    let share = 1.0 / turns.len() as f32;
+                    sum.iter_mut().zip(prediction.values()).for_each(|(s, v)| *s += share * v);
+                }
+            }
             if whole
                 && let Some(shallow) = &self.shallow
                 && let Some(deep) = shallow.inputs.deep
@@ -283,9 +372,11 @@ impl Sampling {
             }
             companion.after(program, &at)?;
             if let Some(state) = &mut on_host {
-                let prediction = program.output(0)?;
-                let output =
-                    guided.apply(prediction.values(), self.shape.guidance, self.shape.batch, done);
+                let prediction = match mean {
+                    Some(mean) => mean,
+                    None => program.output(0)?.values().to_vec(),
+                };
+                let output = guided.apply(&prediction, self.shape.guidance, self.shape.batch, done);
                 if looked_at {
                     companion.look(&at, &original_of(step, state.sample(), &output))?;
                 }

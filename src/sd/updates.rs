@@ -98,6 +98,11 @@ impl Updates {
         Updates::of(sets.into_iter().map(|set| (set, vec![1.0])))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes out those that act on all of the picture alike, where their ranks come to `from` or
     /// more: with their strengths, to be added to the weights.
     pub fn take_uniform(&mut self, from: usize) -> Vec<AppliedSet> {
@@ -204,9 +209,21 @@ impl Updates {
 
     /// Writes the strengths to a program whose graph was built with [`Updates::build`].
     pub fn write(&self, program: &Program, inputs: &UpdateInputs) -> Result<()> {
-        for (AppliedSet { strength, .. }, inputs) in self.sets().zip(&inputs.0) {
+        self.write_only(program, inputs, None)
+    }
+
+    /// The same, where `only` one of them acts, the others not at all.
+    pub fn write_only(
+        &self,
+        program: &Program,
+        inputs: &UpdateInputs,
+        only: Option<usize>,
+    ) -> Result<()> {
+        for (number, (set, inputs)) in self.sets().zip(&inputs.0).enumerate() {
+            let acts = only.is_none_or(|only| only == number);
+            let strength = if acts { set.strength } else { 0.0 };
             if let Some(tensor) = inputs.strength.filter(|tensor| program.has_input(*tensor)) {
-                program.write(tensor, &Array::f32([1], vec![*strength]))?;
+                program.write(tensor, &Array::f32([1], vec![strength]))?;
             }
         }
         Ok(())

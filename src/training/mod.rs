@@ -10,6 +10,7 @@ mod error;
 mod examples;
 pub mod folder;
 mod listing;
+mod orthogonal;
 mod planning;
 mod pool;
 mod prior;

@@ -10,6 +10,7 @@ use super::draws::{Draws, Purpose};
 use super::error::{Error, Result};
 use super::examples::Examples;
 use super::folder::{self, Depth};
+use super::orthogonal;
 use super::pool::Encoding;
 use super::prior::{self, ClassPictures};
 use super::saved::{About, Places, Saved};
@@ -336,7 +337,11 @@ impl Run {
         let draws = Draws::new(self.settings.seed);
         let mut index = 0;
         // Kaiming's uniform numbers with a = sqrt(5) (He et al. 2015): in +-1 / sqrt(in).
+        let is_orthogonal = self.settings.method == Method::Orthogonal;
         let mut down = |layer: &step::TrainedLayer| {
+            if is_orthogonal {
+                return orthogonal::rows(&self.settings.name, layer.into, layer.rank);
+            }
             let (mut numbers, bound) =
                 (draws.at(Purpose::Updates, index), 1.0 / (layer.into as f64).sqrt());
             index += 1;

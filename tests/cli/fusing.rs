@@ -63,6 +63,32 @@ fn a_model_keeps_its_settings_and_is_changed_with_them() {
         assert!(shown.stderr.contains(told), "{}", shown.stderr);
     }
     run(at, &format!("{line} --density 0.3 -o @/no")).failed(2, &["--density", "ties"]);
+    let shown = run(at, &format!("{line} --solver sum -o @/added")).ok();
+    assert!(shown.stderr.contains("not taught with the method orthogonal: kat, hund"));
+    run(at, &format!("{line} --margin 0.3 -o @/no")).failed(2, &["--margin", "loraclr"]);
+    run(at, &format!("{line} --solver loraclr --margin 0.4 -o @/loraclr")).ok();
+    let solver = settings(&at.join("loraclr"))["solver"]["loraclr"].clone();
+    assert_eq!((&solver["margin"], &solver["decay"]), (&0.4.into(), &0.001.into()));
+    let report = fs::read_to_string(at.join("loraclr/report/report.md")).unwrap();
+    for part in ["margin 0.4", "LoRACLR's loss", "in each other's way"] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+    let json = fs::read_to_string(at.join("loraclr/report/report.json")).unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["conflicts"][0]["concepts"], serde_json::json!(["kat", "hund"]));
+
+    // One more costs one more, and what it was made with holds.
+    let third =
+        Concept { name: "baum".into(), words: vec![word("<tree1>", rows_of("tree"))], ..concept() };
+    third.write(&at.join("baum.safetensors")).unwrap();
+    let grown = run(at, &format!("{to} --add @/baum.safetensors -o @/grown")).ok();
+    assert_eq!(settings(&at.join("grown")), before, "{}", grown.stderr);
+    let note = fs::read_to_string(at.join("grown/fusion.json")).unwrap();
+    let note: Value = serde_json::from_str(&note).unwrap();
+    assert_eq!(note["history"].as_array().map(Vec::len), Some(2), "{note}");
+    let all = run(at, &format!("{to} --add @/baum.safetensors --refresh -o @/anew")).ok();
+    assert!(!fs::read_to_string(at.join("anew/fusion.json")).unwrap().contains("history"));
+    assert!(all.stderr.contains("residual"), "{}", all.stderr);
 }
 
 #[test]

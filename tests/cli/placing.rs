@@ -30,6 +30,26 @@ fn regions_make_a_picture_that_can_be_made_again() {
 }
 
 #[test]
+fn firm_placing_stays_with_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let sides = ["--region", "0,0,0.5,1: a red cat", "--region", "0.5,0,1,1: a blue dog"];
+    let firm = [&["-p", "snow", "--place", "firm:0.5"], &sides[..]].concat();
+    let told = generate(at, &firm).ok();
+    assert!(told.stderr.contains("firm placing: "), "{}", told.stderr);
+    let again = at.join("again.png");
+    ran(mos().args(["generate", "--like"]).arg(at.join("out/a.png")).arg("-o").arg(&again)).ok();
+    let made = fs::read(at.join("out/a.png")).unwrap();
+    assert!(fs::read(&again).unwrap() == made);
+    generate(at, &[&["-p", "snow"], &sides[..]].concat()).ok();
+    assert!(fs::read(at.join("out/a.png")).unwrap() != made);
+    generate(at, &["-p", "snow", "--place", "firm"]).failed(2, &["--place firm", "--region"]);
+    generate(at, &["-p", "snow", "--place", "near"]).failed(2, &["near", "free, firm"]);
+    generate(at, &["-p", "snow", "--compose", "both"]).failed(2, &["both", "composite"]);
+    generate(at, &["-p", "snow", "--compose", "composite"]).failed(2, &["compose", "two or more"]);
+}
+
+#[test]
 fn regions_and_controls_that_are_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

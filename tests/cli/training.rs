@@ -82,6 +82,44 @@ fn everything_that_is_wrong_is_told_before_work() {
 }
 
 #[test]
+fn concepts_are_taught_to_be_added_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at);
+    let other = SETTINGS.replace("zorp1", "kurl1").replace("zorp2", "kurl2");
+    let other = other.replace("zorp.safetensors", "kurl.safetensors");
+    for (name, settings) in [("zorp", SETTINGS), ("kurl", other.as_str())] {
+        fs::write(at.join(format!("{name}.toml")), settings).unwrap();
+        run(at, &format!("train @/{name}.toml --method orthogonal --adapter cpu")).ok();
+    }
+    let [zorp, kurl] = ["zorp", "kurl"].map(|name| {
+        mixofshow::concept::Concept::read(&at.join(format!("{name}.safetensors"))).unwrap()
+    });
+    assert_eq!(zorp.metadata["mos_method"], "orthogonal");
+    let mut pairs = (0, 0);
+    for (network, set) in zorp.updates.iter() {
+        for (layer, update) in &set.layers {
+            let own = update.lora().unwrap();
+            let other = kurl.updates.of(network).layers[layer].lora().unwrap();
+            let width = own.down.shape.channels();
+            for a in own.down.values().chunks(width) {
+                for b in other.down.values().chunks(width) {
+                    let dot: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                    let shared = (dot - 1.0).abs() < 1e-4;
+                    assert!(shared || dot.abs() < 1e-4, "{layer}: {dot}");
+                    pairs = (pairs.0 + usize::from(shared), pairs.1 + 1);
+                }
+            }
+        }
+    }
+    assert!(pairs.1 > 100 && pairs.0 * 4 < pairs.1, "{pairs:?}");
+    let line = "fuse -c @/zorp.safetensors -c @/kurl.safetensors --solver sum --adapter cpu";
+    let told = run(at, &format!("{line} -o @/both")).ok();
+    assert!(!told.stderr.contains("not taught with"), "{}", told.stderr);
+    assert_eq!(told.stderr.contains("share directions"), pairs.0 > 0, "{}", told.stderr);
+}
+
+#[test]
 fn settings_out_of_range_are_wrong_usage() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

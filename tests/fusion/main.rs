@@ -7,6 +7,7 @@ mod cancelling;
 #[path = "../common/chosen.rs"]
 mod chosen;
 mod distillation;
+mod growing;
 #[path = "../common/hashed.rs"]
 #[allow(dead_code, reason = "files are written from the values, not read through a source")]
 mod hashed;

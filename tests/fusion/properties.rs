@@ -88,7 +88,7 @@ fn neither_order_nor_machines_nor_interruptions_change_the_bytes() {
     fuse(kept(backwards(), "merged", "first"), &quick()).unwrap();
     assert_eq!(contents(&at("merged")), expected);
     let mut after = names(&at("first"));
-    after.retain(|name| !before.contains(name));
+    after.retain(|name| !before.contains(name) && !name.starts_with("grown_"));
     assert_eq!(after, ["weights-spatial.safetensors"], "all statistics were there");
 
     // A run that ended in the middle: some statistics are missing, one file is half written. It

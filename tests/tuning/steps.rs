@@ -101,6 +101,7 @@ impl Tuning {
                 "ed-lora" => Method::EdLora,
                 "lora" => Method::Lora,
                 "p-plus" => Method::PPlus,
+                "orthogonal" => Method::Orthogonal,
                 other => panic!("{other}"),
             },
             text_layers: if text("text_layers") == "attention" {
@@ -372,6 +373,39 @@ fn both_text_encoders_of_stable_diffusion_xl() {
 #[test]
 fn one_embedding_and_all_layers_of_stable_diffusion_xl() {
     check("tuning_xl_lora", On::Host);
+}
+
+#[test]
+fn updates_whose_first_matrices_stand_still() {
+    check("tuning_orthogonal", On::Host);
+    let tuning = Tuning::open("tuning_orthogonal");
+    let mut step = tuning.step(On::Host);
+    let start = tuning.initial(&step);
+    let has_moments = |name: &String| name.starts_with("first.") && name.contains("lora_down");
+    assert!(!start.arrays.keys().any(has_moments));
+    step.restore(&start).unwrap();
+    for k in 0..3 {
+        step.run(&tuning.batch(k)).unwrap();
+    }
+    let half = step.state().unwrap();
+    for (name, array) in &half.arrays {
+        // Sums of gradients were none at the start.
+        let Some(before) = start.arrays.get(name) else { continue };
+        let moved = array.values() != before.values();
+        assert_eq!(moved, !name.contains("lora_down"), "{name}");
+    }
+    // From a state it goes on to the same bytes.
+    let mut again = tuning.step(On::Host);
+    again.restore(&half).unwrap();
+    for k in 3..6 {
+        step.run(&tuning.batch(k)).unwrap();
+        again.run(&tuning.batch(k)).unwrap();
+    }
+    assert_eq!(step.state().unwrap(), again.state().unwrap());
+    // More ranks than a layer has directions.
+    let config = StepConfig { unet_rank: 20, ..tuning.config.clone() };
+    let error = TrainingStep::on_host(&tuning.models, &config).err().unwrap().to_string();
+    assert!(error.contains("unet_rank") && error.contains("at most"), "{error}");
 }
 
 #[test]

@@ -98,6 +98,8 @@ CASES = {
     ),
     "lora": PLAIN
     | dict(method="lora", text_layers="encoder-layer", unet_layers="transformer", unet_rank=3),
+    # Orthogonal Adaptation: the first matrices stand still.
+    "orthogonal": PLAIN | dict(method="orthogonal", accumulate=2, alpha=0.8),
     "p_plus": PLAIN | dict(method="p-plus", attention_loss=0.1),
     # As many pictures of the class in each batch, without the words and without a mask; DreamBooth's
     # loss (diffusers' train_dreambooth.py: the concept's mean, plus so many times the class's).
@@ -233,7 +235,7 @@ class Drops:
         return factors.reshape(hidden.shape)
 
 
-def add_low_rank(model, network, chosen, rank, alpha, drops):
+def add_low_rank(model, network, chosen, rank, alpha, drops, fixed):
     """Puts updates on the layers whose names are `chosen`, up zero; returns their matrices by name."""
     found = {}
     for layer, module in model.named_modules():
@@ -242,7 +244,7 @@ def add_low_rank(model, network, chosen, rank, alpha, drops):
             continue
         out, into = module.weight.shape[:2]
         down, up = (f"{network}.{layer}.lora_{part}.weight" for part in ("down", "up"))
-        found[down] = hashed.tensor(down, (rank, into)).requires_grad_()
+        found[down] = hashed.tensor(down, (rank, into)).requires_grad_(not fixed)
         found[up] = torch.zeros(out, rank).requires_grad_()
 
         drops.names.append(name := f"{network}.{layer}")
@@ -352,6 +354,7 @@ def run(name, case):
     rows = give_rows(text, "rows", TEXT["hidden_size"])
     rows_2 = [give_rows(text_2, "rows_2", TEXT_2["hidden_size"])] if xl else []
     in_text, in_unet, drops = {}, {}, Drops(case, copies)
+    fixed = case["method"] == "orthogonal"
     if case["method"] != "p-plus":
         wide = case["text_layers"] == "encoder-layer"
         # What is not read is not trained: the first tower's last layers.
@@ -365,10 +368,11 @@ def run(name, case):
             case["text_rank"],
             case["alpha"],
             drops,
+            fixed,
         )
         if xl:
             in_text |= add_low_rank(
-                text_2, "text_2", chosen, case["text_rank"], case["alpha"], drops
+                text_2, "text_2", chosen, case["text_rank"], case["alpha"], drops, fixed
             )
         whole = case["unet_layers"] == "transformer"
         in_unet = add_low_rank(
@@ -380,6 +384,7 @@ def run(name, case):
             case["unet_rank"],
             case["alpha"],
             drops,
+            fixed,
         )
     learnt = {"rows": rows} | {"rows_2": row for row in rows_2} | in_text | in_unet
     start = {k: v.detach().clone() for k, v in learnt.items()}

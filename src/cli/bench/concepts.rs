@@ -179,6 +179,7 @@ fn ways(subject: &Subject, methods: &[Learnt]) -> Vec<Way> {
             Method::PPlus => "P+",
             Method::Lora => "LoRA",
             Method::EdLora => "ED-LoRA",
+            Method::Orthogonal => "orthogonal",
         };
         ways.push(way(what, &subject.phrase, &own, on, *took));
         if *method == Method::EdLora {

@@ -4,6 +4,7 @@ mod concepts;
 mod fusion;
 mod kept;
 mod kernels;
+mod library;
 mod models;
 mod peak;
 mod profile;
@@ -62,6 +63,11 @@ enum What {
     /// of ordinary prompts beside the base model's from the same seeds say what the fusion does to
     /// everything else.
     Fusion(Box<study::Options>),
+    /// Time made-up concepts' way into a library that grows, at the widths of Stable Diffusion 1.5
+    ///
+    /// Adds them one after another, as `mos fuse --to` does layer by layer, and solves for all of them
+    /// at once at each power of two: whether time and memory for each stay what they are.
+    Library(library::Options),
     /// Time a step of tuning, against a forward pass of the same networks
     Step(step::Options),
 }
@@ -179,6 +185,7 @@ pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
         What::Vae(options) => models::run(models::Part::Vae, options, &global.open()?, terminal),
         What::Concepts(options) => concepts::run(options, global, terminal),
         What::Fusion(options) => fusion::run(options, global, terminal),
+        What::Library(options) => library::run(options, terminal),
         What::Text(options) => models::run(models::Part::Text, options, &global.open()?, terminal),
         What::Step(options) => step::run(options, &global.open()?, terminal),
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
-use mixofshow::fusion::solve::{Exact, Lbfgs, Merge, Solver, Towards, Way};
+use mixofshow::fusion::solve::{Exact, Lbfgs, Loraclr, Merge, Solver, Towards, Way};
 use mixofshow::training::config::repeatable_seed;
 
 use crate::cli::values;
@@ -81,7 +81,7 @@ pub struct Arguments {
     /// How weights are found [default: exact; with --to the way that the model was made]
     #[arg(long, value_enum, value_name = "SOLVER", help_heading = SOLVING)]
     pub solver: Option<Method>,
-    /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by
+    /// Ridge of the exact solver (loraclr starts from it), in parts of the inputs' mean square [default: chosen by
     /// measurement]
     #[arg(
         long, value_name = "PART", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
@@ -92,6 +92,19 @@ pub struct Arguments {
     #[arg(long, value_name = "PART", help_heading = SOLVING)]
     #[arg(value_parser = Range::POSITIVE_SHARE.parser::<f64>())]
     pub density: Option<f64>,
+    /// How far loraclr keeps the answers to a concept's inputs from other concepts' answers, in parts
+    /// of what the concept changes [default: 0.5]
+    #[arg(
+        long, value_name = "DISTANCE", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
+        help_heading = SOLVING
+    )]
+    pub margin: Option<f64>,
+    /// How much the squares of the change's numbers count for loraclr [default: 0.001]
+    #[arg(
+        long, value_name = "WEIGHT", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
+        help_heading = SOLVING
+    )]
+    pub weight_decay: Option<f64>,
     /// What the ridge pulls to where inputs tell little: the base weights, or the mean of all
     /// changes [default: base with --ridge, else whichever measures better]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = SOLVING)]
@@ -108,7 +121,7 @@ pub struct Arguments {
     )]
     pub keep_weight: Option<f64>,
     /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns
-    /// after its layers are solved for; 0: none [default: 4; with L-BFGS and averages 0]
+    /// after its layers are solved for; 0: none [default: 4 with exact, else 0]
     #[arg(
         long, value_name = "PICTURES", value_parser = Range::whole(0, 1000).parser::<u64>(),
         help_heading = SOLVING
@@ -200,13 +213,14 @@ pub struct Arguments {
     /// have been kept, and its settings hold but for those that are given
     #[arg(long, value_name = "FOLDER", help_heading = GROW)]
     pub to: Option<PathBuf>,
-    /// A concept to add to it; as --concept
+    /// A concept to add to it; as --concept. It alone is sampled and solved for, beside what the
+    /// model answers already, and learnt beside some of the others'
     #[arg(long, value_name = "FILE[:SCALE]", requires = "to", help_heading = GROW)]
     pub add: Vec<String>,
     /// The name (or prompt words) of a concept to take out of it
     #[arg(long, value_name = "NAME", requires = "to", help_heading = GROW)]
     pub remove: Vec<String>,
-    /// Record all concepts' inputs anew where other concepts have changed them
+    /// Fuse all concepts anew, and record their inputs anew where other concepts have changed them
     #[arg(long, requires = "to", help_heading = GROW)]
     pub refresh: bool,
 }
@@ -254,6 +268,8 @@ pub enum Method {
     Exact,
     /// L-BFGS as published, for comparison
     Lbfgs,
+    /// LoRACLR: answers near the concept's own and not near others', from the exact solution
+    Loraclr,
     /// The mean of the concepts' changes, the baseline
     Average,
     /// Their weighted sum
@@ -270,6 +286,7 @@ impl Method {
         match solver {
             Solver::Exact(_) => Method::Exact,
             Solver::Lbfgs(_) => Method::Lbfgs,
+            Solver::Loraclr(_) => Method::Loraclr,
             Solver::Average => Method::Average,
             Solver::Merge(merge) => match merge.way {
                 Way::Sum => Method::Sum,
@@ -284,6 +301,7 @@ impl Method {
             Method::Exact => Solver::Exact(exact),
             // 0: as published, stage by stage.
             Method::Lbfgs => Solver::Lbfgs(Lbfgs { iterations: 0 }),
+            Method::Loraclr => Solver::Loraclr(Loraclr { start: exact, ..Loraclr::default() }),
             Method::Average => Solver::Average,
             Method::Sum => Solver::Merge(Merge::new(Way::Sum)),
             Method::Ties => Solver::Merge(Merge::new(Way::Ties)),

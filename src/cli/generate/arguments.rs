@@ -5,11 +5,10 @@ use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::metrics::survey::Share;
-use mixofshow::pipeline::MOST_PICTURES;
-use mixofshow::pipeline::Request;
 use mixofshow::pipeline::random::RngKind;
 use mixofshow::pipeline::recipe::Recipe;
 use mixofshow::pipeline::text::prompt::Syntax;
+use mixofshow::pipeline::{Compose, MOST_PICTURES};
 use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::scheduler::spacing::Schedule;
 
@@ -243,6 +242,14 @@ pub struct Arguments {
     #[arg(long, value_name = "STEPS", help_heading = SAMPLING)]
     #[arg(value_parser = Range::COUNT.parser::<usize>())]
     cache: Option<usize>,
+    /// How several LoRAs come together: together, switch[:STEPS] (one at a time, the next after so
+    /// many steps, 5 if not said) or composite (the mean of what each alone predicts: takes as many
+    /// times as long as there are LoRAs) [default: together]
+    ///
+    /// Text encoders read the prompt with all of them. Not with regions, where each LoRA has a place
+    /// of its own.
+    #[arg(long, value_name = "WAY", help_heading = SAMPLING)]
+    compose: Option<Compose>,
     /// Seed of the first picture; random or -1: a random one, which is printed [default: random;
     /// with --like that picture's]
     #[arg(long, value_name = "NUMBER", value_parser = values::seed, help_heading = SAMPLING)]
@@ -331,6 +338,8 @@ impl Arguments {
         request.eta = self.eta.or(request.eta);
         set(&mut request.guidance_rescale, &self.guidance_rescale);
         set(&mut request.cache, &self.cache);
+        set(&mut request.compose, &self.compose);
+        set(&mut request.place, &self.placing.place);
         set(&mut request.guidance_interval[0], &self.guidance_from);
         set(&mut request.guidance_interval[1], &self.guidance_until);
         set(&mut request.rng, &self.rng);

@@ -2,6 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use mixofshow::picture::Picture;
+use mixofshow::pipeline::Place;
 use mixofshow::pipeline::recipe::{Lookup, Recipe, Source};
 use mixofshow::region::{Area, Layout, Region};
 
@@ -57,6 +58,15 @@ pub struct Placing {
     /// Keep self-attention from leaking between regions
     #[arg(long, help_heading = REGIONS)]
     isolate: bool,
+    /// free, or firm[:STRENGTH]: in the first four tenths of the steps, what each region's words look
+    /// at is drawn into their region and out of all else [default: free]
+    ///
+    /// Each of those steps takes another pass of the UNet for every picture, forward and back, of
+    /// the prompt's half alone: about half as long again in all, and the memory of tuning at that
+    /// size, without what is trained (--plan tells). The words are those of concepts, or else all
+    /// words of a region. The strength is a factor, 1 if not said.
+    #[arg(long, value_name = "HOW", help_heading = REGIONS)]
+    pub place: Option<Place>,
     /// Write each picture a second time with the regions drawn over it, as cat.layout.png beside
     /// cat.png
     #[arg(long, help_heading = REGIONS)]
@@ -87,9 +97,10 @@ impl Placing {
             }
         }
         regions.isolate |= self.isolate;
-        if regions.regions.is_empty() && (self.stack || self.isolate || self.show_layout) {
-            let text = "--stack, --isolate and --show-layout are for regions: --region or \
-                --layout gives some";
+        let firm = matches!(self.place, Some(Place::Firm(_)));
+        if regions.regions.is_empty() && (self.stack || self.isolate || self.show_layout || firm) {
+            let text = "--stack, --isolate, --place firm and --show-layout are for regions: \
+                --region or --layout gives some";
             return Err(Failure::Usage(text.into()));
         }
         Ok(())

@@ -71,7 +71,8 @@ pub(super) fn solve(gathered: &Gathered, ridge: f64, towards: Towards) -> Result
 fn solution(gathered: &Gathered, inverse: &Inverse, towards: Towards) -> Solution {
     let change = |target| change(gathered, target, inverse, towards);
     let changes = gathered.targets.iter().map(change).collect();
-    Solution { changes, conditioning: Some(inverse.conditioning(gathered.width)) }
+    let conditioning = Some(inverse.conditioning(gathered.width));
+    Solution { conditioning, ..Solution::of(changes) }
 }
 
 /// B (G + ridge)^-1, as narrow as B is; towards the mean A of the changes A + (B - A G)

@@ -29,6 +29,29 @@ pub struct LayerMeasures {
     pub base_loss: Option<f64>,
 }
 
+impl LayerMeasures {
+    /// Of `count` concepts, of which nothing is known yet.
+    pub(in crate::fusion) fn nothing(layer: &str, count: usize) -> LayerMeasures {
+        LayerMeasures {
+            layer: layer.into(),
+            residuals: vec![None; count],
+            energies: vec![[0.0; 2]; count],
+            held_out: Vec::new(),
+            contact: Vec::new(),
+            base_loss: None,
+        }
+    }
+
+    /// What is known of the concept at `place`.
+    pub(in crate::fusion) fn set(&mut self, place: usize, [missed, wanted]: [f64; 2]) {
+        let known = self.residuals.get_mut(place).zip(self.energies.get_mut(place));
+        if let Some((residual, energies)) = known {
+            *residual = (wanted > 0.0).then(|| (missed / wanted).sqrt());
+            *energies = [missed, wanted];
+        }
+    }
+}
+
 /// What a solution does to all layers of a group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measures {
@@ -43,18 +66,8 @@ impl Measures {
         let layers = group.layers().len();
         let factors: Vec<Vec<_>> =
             (0..layers).map(|l| (0..count).map(|i| group.change(i, l)).collect()).collect();
-        let mut found: Vec<LayerMeasures> = group
-            .layers()
-            .iter()
-            .map(|layer| LayerMeasures {
-                layer: layer.name.clone(),
-                residuals: Vec::new(),
-                energies: Vec::new(),
-                held_out: Vec::new(),
-                contact: Vec::new(),
-                base_loss: None,
-            })
-            .collect();
+        let mut found: Vec<LayerMeasures> =
+            group.layers().iter().map(|layer| LayerMeasures::nothing(&layer.name, 0)).collect();
         let mut rows = Vec::new();
         for i in 0..count {
             let Some(aside) = group.held_out(i)? else { continue };

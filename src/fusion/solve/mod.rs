@@ -8,10 +8,13 @@
 //! so is D.
 
 mod average;
+mod conflict;
 mod exact;
 mod gathered;
+mod grow;
 mod inverse;
 mod lbfgs;
+mod loraclr;
 mod measure;
 mod merge;
 mod ridge;
@@ -25,11 +28,14 @@ use super::{Error, Result};
 use crate::watch::Watch;
 
 pub use exact::{Exact, Towards};
+pub use grow::{Before, Grown, grow};
 pub use lbfgs::Lbfgs;
+pub use loraclr::Loraclr;
 pub use measure::{LayerMeasures, Measures};
 pub use merge::{Merge, Way};
 pub use ridge::{RidgeChoice, RidgePoint, choose};
 
+pub(super) use conflict::{Pair, pairs};
 pub(super) use gathered::Gathered;
 pub(super) use measure::norm;
 
@@ -107,6 +113,8 @@ pub enum Solver {
     Exact(Exact),
     /// The published way, for comparison.
     Lbfgs(Lbfgs),
+    /// LoRACLR's contrastive objective, from the exact solution.
+    Loraclr(Loraclr),
     /// The mean of the concepts' changes (FedAvg), whatever their inputs are.
     Average,
     /// Other methods' mergers, whatever their inputs are.
@@ -116,7 +124,23 @@ pub enum Solver {
 impl Solver {
     /// It asks what layers read.
     pub fn reads_inputs(&self) -> bool {
-        matches!(self, Solver::Exact(_) | Solver::Lbfgs(_))
+        matches!(self, Solver::Exact(_) | Solver::Lbfgs(_) | Solver::Loraclr(_))
+    }
+
+    /// The regularised least squares that it is, or starts from.
+    pub fn exact(&self) -> Option<&Exact> {
+        match self {
+            Solver::Exact(exact) | Solver::Loraclr(Loraclr { start: exact, .. }) => Some(exact),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn exact_mut(&mut self) -> Option<&mut Exact> {
+        match self {
+            Solver::Exact(exact) | Solver::Loraclr(Loraclr { start: exact, .. }) => Some(exact),
+            _ => None,
+        }
     }
 }
 
@@ -133,6 +157,15 @@ pub struct Solution {
     pub changes: Vec<Change>,
     /// None of solvers that don't tell.
     pub conditioning: Option<Conditioning>,
+    /// What LoRACLR's solver makes small, as a mean over the layers: at the exact solution, and in
+    /// the end.
+    pub objective: Option<[f64; 2]>,
+}
+
+impl Solution {
+    fn of(changes: Vec<Change>) -> Solution {
+        Solution { changes, conditioning: None, objective: None }
+    }
 }
 
 /// How well the inputs determine the answer.
@@ -146,7 +179,7 @@ pub struct Conditioning {
 }
 
 /// Solves one group. `ridge` is a part of the mean diagonal of the sums, and pulls `towards`. `watch` is told of
-/// L-BFGS's iterations; the other ways take one step.
+/// iterations of L-BFGS and LoRACLR; the other ways take one step.
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for; [`Error::Cancelled`].
@@ -160,14 +193,13 @@ pub fn solve(
         Solver::Exact(settings) => {
             exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge, towards)
         }
-        Solver::Lbfgs(settings) => Ok(Solution {
-            changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings, watch)?,
-            conditioning: None,
-        }),
-        Solver::Average => Ok(Solution { changes: average::solve(group), conditioning: None }),
-        Solver::Merge(merge) => {
-            Ok(Solution { changes: merge::solve(group, merge), conditioning: None })
+        Solver::Lbfgs(settings) => {
+            let gathered = Gathered::of(group, 0.0)?;
+            Ok(Solution::of(lbfgs::solve(&gathered, settings, watch)?))
         }
+        Solver::Loraclr(settings) => loraclr::solve(group, settings, (ridge, towards), watch),
+        Solver::Average => Ok(Solution::of(average::solve(group))),
+        Solver::Merge(merge) => Ok(Solution::of(merge::solve(group, merge))),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
+use super::attention::Attention;
+use super::attention_gradient::{AttentionQueries, AttentionRows};
 use super::{Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
@@ -123,6 +125,7 @@ impl Graph {
     /// The sum over prompts of their weight times softmax(`scale` q k^T) v, for each of `heads`
     /// heads: `q` is `[batch, tokens, channels]`, `k` and `v` `[batch', keys, channels]` hold the
     /// keys of all prompts one after another; `batch'` divides `batch` as in [`Graph::attention`].
+    /// Differentiated by `q` alone.
     pub fn regional_attention(
         &mut self,
         q: Tensor,
@@ -228,6 +231,35 @@ impl Operation for RegionalAttention {
         graph: &mut Graph,
         context: &GradientContext<'_>,
     ) -> Result<Vec<Option<Tensor>>> {
-        Err(context.refuse(graph, self, "inputs", "regions are for sampling"))
+        let &[q, k, v, _, weights, _] = context.inputs else {
+            return Err(context.refuse(graph, self, "inputs", "there are six"));
+        };
+        if (1..context.inputs.len()).any(|input| context.wants(input)) {
+            let why = "what is read of prompts, and where, is made beforehand";
+            return Err(context.refuse(graph, self, "keys, values or tables", why));
+        }
+        let (heads, scale) = (self.heads, self.scale);
+        let attention = Attention { heads, scale, causal: false, to_prompt: false };
+        let channels = graph.shape(q).channels();
+        let (mut total, mut first): (Option<Tensor>, usize) = (None, 0);
+        for (number, reach) in self.reach.iter().enumerate() {
+            let keys = graph.slice(k, 1, first, reach.keys)?;
+            let values = graph.slice(v, 1, first, reach.keys)?;
+            first += reach.keys;
+            // The prompt's share of every token, for all channels.
+            let share = graph.slice(weights, 1, number, 1)?;
+            let ones = graph.filled([channels, 1], 1.0)?;
+            let share = graph.lora_up(None, share, ones)?;
+            let upstream = graph.multiply(context.upstream, share)?;
+            let read = graph.attention(q, keys, values, heads, scale, false)?;
+            let rows = graph.apply(AttentionRows(attention), &[q, keys, read, upstream])?;
+            let part = [q, keys, values, upstream, rows];
+            let part = graph.apply(AttentionQueries(attention), &part)?;
+            total = Some(match total {
+                Some(total) => graph.add(total, part)?,
+                None => part,
+            });
+        }
+        Ok(vec![total, None, None, None, None, None])
     }
 }

@@ -48,6 +48,10 @@ struct Stored {
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    compose: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     hires: Option<StoredHires>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vae: Option<Source>,
@@ -117,6 +121,7 @@ const SYNTAXES: [(&str, Syntax); 3] =
 pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
     let Request { prompt_options, .. } = &recipe.request;
     let request = &recipe.request;
+    let default = Request::default();
     let syntax = SYNTAXES.iter().find(|(_, syntax)| *syntax == prompt_options.syntax);
     let stored = Stored {
         version: env!("CARGO_PKG_VERSION").to_string(),
@@ -141,6 +146,8 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         guidance_rescale: Some(request.guidance_rescale).filter(|share| *share != 0.0),
         guidance_interval: Some(request.guidance_interval).filter(|part| *part != [0.0, 1.0]),
         cache: Some(request.cache).filter(|steps| *steps != 1),
+        compose: (request.compose != default.compose).then(|| request.compose.to_string()),
+        place: (request.place != default.place).then(|| request.place.to_string()),
         hires: request.hires.as_ref().map(|hires| StoredHires {
             scale: hires.scale,
             upscaler: hires
@@ -206,6 +213,8 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         guidance_rescale: stored.guidance_rescale.unwrap_or(default.guidance_rescale),
         guidance_interval: stored.guidance_interval.unwrap_or(default.guidance_interval),
         cache: stored.cache.unwrap_or(default.cache),
+        compose: parsed(stored.compose)?.unwrap_or_default(),
+        place: parsed(stored.place)?.unwrap_or_default(),
         hires: stored.hires.as_ref().map(hires).transpose()?,
         seed: stored.seed,
         rng: parsed(stored.rng)?.unwrap_or_default(),

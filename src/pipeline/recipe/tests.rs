@@ -1,7 +1,7 @@
 use super::*;
 use crate::graph::Array;
 use crate::picture::Picture;
-use crate::pipeline::Hires;
+use crate::pipeline::{Compose, Hires, Place};
 use crate::random::RngKind;
 use crate::region::{Area, Layout, Region};
 use crate::scheduler::sampler::SamplerKind;
@@ -65,6 +65,8 @@ fn unusual() -> Recipe {
             guidance_rescale: 0.7,
             guidance_interval: [0.1, 0.8],
             cache: 3,
+            compose: Compose::Switch(4),
+            place: Place::Firm(0.5),
             seed: u64::MAX - 1,
             rng: RngKind::Philox,
             batch: 1,

@@ -106,9 +106,9 @@ named!(Kind, "person, object, scene, style",
 named!(Decay, "linear, cosine, cooldown, constant",
     "linear" => Decay::Linear, "cosine" => Decay::Cosine, "cooldown" => Decay::Cooldown,
     "constant" => Decay::Constant);
-named!(Method, "ed-lora, lora, p-plus",
+named!(Method, "ed-lora, lora, p-plus, orthogonal",
     "ed-lora" | "edlora" => Method::EdLora, "lora" => Method::Lora,
-    "p-plus" | "p+" => Method::PPlus);
+    "p-plus" | "p+" => Method::PPlus, "orthogonal" => Method::Orthogonal);
 named!(TextLayers, "attention, encoder-layer",
     "attention" | "CLIPAttention" => TextLayers::Attention,
     "encoder-layer" | "CLIPEncoderLayer" => TextLayers::EncoderLayer);
@@ -139,7 +139,7 @@ mod tests {
         }
         check::<Kind>("person, object, scene, style");
         check::<Decay>("linear, cosine, cooldown, constant");
-        check::<Method>("ed-lora, lora, p-plus");
+        check::<Method>("ed-lora, lora, p-plus, orthogonal");
         check::<TextLayers>("attention, encoder-layer");
         check::<UNetLayers>("attention, keys-values, transformer");
         check::<Templates>("none, person, object, scene, style");

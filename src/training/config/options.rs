@@ -104,7 +104,9 @@ options! {
     /// person, object, scene or style: decides the defaults [default: person]
     #[arg(long, value_name = "KIND", help_heading = CONCEPT)]
     kind: Kind,
-    /// ed-lora, lora (one embedding for all layers) or p-plus (embeddings alone) [default: ed-lora]
+    /// ed-lora, lora (one embedding for all layers), p-plus (embeddings alone), or orthogonal (as
+    /// ed-lora, but each LoRA reads fixed directions that the concept's name chooses, so that
+    /// `mos fuse --solver sum` adds concepts up) [default: ed-lora]
     #[arg(long, value_name = "NAME", help_heading = CONCEPT)]
     method: Method,
     /// The words that will name it, such as "<zorp1> <zorp2>"

@@ -58,7 +58,8 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # variants = 16             # such placements of each picture, encoded once; 0: always new ones
 
 # --- What is trained ---------------------------------------------------------------------
-# method = "ed-lora"        # lora: one embedding for all layers; p-plus: embeddings alone
+# method = "ed-lora"        # lora: one embedding for all layers; p-plus: embeddings alone;
+                          # orthogonal: LoRAs that `mos fuse --solver sum` adds up
 # initializers = "<rand-0.013> {class_word}"   # what each word starts from: noise, or a word
 # LoRA of the text encoder: attention, or encoder-layer (the feed-forward part too).
 # text_layers = "attention"

@@ -117,7 +117,7 @@ fn wrong_keys_and_values_are_named_with_their_place() {
         ("steps = \"many\"\n", ["found the text \"many\", expected a whole number", "line 1"]),
         (
             "\nmethod = \"dreambooth\"\n",
-            ["`dreambooth` is none of ed-lora, lora, p-plus", "line 2"],
+            ["`dreambooth` is none of ed-lora, lora, p-plus, orthogonal", "line 2"],
         ),
         ("steps = 1\nsteps = 2\n", ["duplicate key", "line 2"]),
         ("words = [1\n", ["a.toml", "line"]),

@@ -92,6 +92,7 @@ struct Forward {
 pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     check(models, config)?;
     let layers = trained_layers(models, config)?;
+    check_ranks(config, &layers)?;
     let copies = config.rows_per_word(&models.unet);
     let mut graph = Graph::new();
     let rows: Vec<(Network, [usize; 2])> = models
@@ -99,7 +100,7 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
         .iter()
         .map(|of| (of.network, [config.words * copies, of.config.hidden_size]))
         .collect();
-    let mut groups = groups(&mut graph, &rows, &layers)?;
+    let mut groups = groups(&mut graph, &rows, &layers, config.fixed_down())?;
     let forward = forward(&mut graph, models, config, &groups, copies)?;
 
     let loss = match forward.regularisation {
@@ -138,6 +139,16 @@ fn check(models: &Models, config: &StepConfig) -> Result<()> {
         return option("pictures of the class", found, "fewer than the batch has");
     }
     check_networks(models, config)
+}
+
+/// Of a basis there are as many rows as a layer is wide.
+fn check_ranks(config: &StepConfig, layers: &[TrainedLayer]) -> Result<()> {
+    let wrong = |layer: &&TrainedLayer| config.fixed_down() && layer.rank > layer.into;
+    let Some(layer) = layers.iter().find(wrong) else { return Ok(()) };
+    let option = if layer.network.is_text_encoder() { "text_rank" } else { "unet_rank" };
+    let (found, most) = (layer.rank.to_string(), layer.into);
+    let expected = format!("{most} at most with the method orthogonal, for `{}`", layer.name);
+    Err(Error::Option { option, found, expected })
 }
 
 /// What every kind of step asks of a model and of its batches.
@@ -260,7 +271,7 @@ fn forward(
     Ok(Forward { inputs, texts, loss, regularisation, maps })
 }
 
-/// The gradient of every group, `[numbers]`.
+/// The gradient of every group that is trained, `[numbers]`.
 fn gradients(
     graph: &mut Graph,
     groups: &[ParameterGroup],
@@ -270,7 +281,7 @@ fn gradients(
     let parts = |of: &dyn Fn(Rate) -> bool| -> Vec<Tensor> {
         groups
             .iter()
-            .filter(|group| of(group.rate))
+            .filter(|group| group.trained && of(group.rate))
             .flat_map(|group| &group.parts)
             .map(|part| part.tensor)
             .collect()
@@ -284,7 +295,7 @@ fn gradients(
     let mut rest = forward.texts.gradients(graph, &of_texts, &in_text)?.into_iter();
     let mut found = found.into_iter();
     let mut all = Vec::with_capacity(groups.len());
-    for group in groups {
+    for group in groups.iter().filter(|group| group.trained) {
         let source: &mut dyn Iterator<Item = Tensor> =
             if group.rate == Rate::UNet { &mut found } else { &mut rest };
         all.push(flat(graph, group, source)?);
@@ -324,7 +335,8 @@ pub(super) fn update(
     let keep = (config.accumulate > 1).then(|| graph.input("keep", [1]));
     let mut totals = Vec::with_capacity(groups.len());
     let mut guard = loss;
-    for (group, &gradient) in groups.iter_mut().zip(gradients) {
+    let trained = groups.iter_mut().filter(|group| group.trained);
+    for (group, &gradient) in trained.zip(gradients) {
         let mut total = gradient;
         if let Some(keep) = keep {
             let sum = graph.input(format!("sum.{}", group.name), [group.count]);
@@ -340,7 +352,7 @@ pub(super) fn update(
         totals.push(total);
     }
     let mut rates: Vec<(Rate, Tensor)> = Vec::new();
-    for (group, total) in groups.iter().zip(totals) {
+    for (group, total) in groups.iter().filter(|group| group.trained).zip(totals) {
         let of_group = match rates.iter().find(|(rate, _)| *rate == group.rate) {
             Some((_, rates)) => *rates,
             None => {

@@ -71,6 +71,9 @@ pub enum Method {
     Lora,
     /// Embeddings for every cross-attention layer alone (P+).
     PPlus,
+    /// As ED-LoRA, but the updates' first matrices stand still (Orthogonal Adaptation, arXiv
+    /// 2312.02432).
+    Orthogonal,
 }
 
 /// Layers of the text encoder that have low-rank updates.
@@ -216,7 +219,7 @@ impl StepConfig {
     /// Rows of each concept word: one for every cross-attention layer, or one.
     pub fn rows_per_word(&self, unet: &UNetConfig) -> usize {
         match self.method {
-            Method::EdLora | Method::PPlus => unet.cross_attention_layers(),
+            Method::EdLora | Method::PPlus | Method::Orthogonal => unet.cross_attention_layers(),
             Method::Lora => 1,
         }
     }
@@ -224,6 +227,11 @@ impl StepConfig {
     /// Whether the networks have low-rank updates.
     pub fn has_updates(&self) -> bool {
         self.method != Method::PPlus
+    }
+
+    /// Whether the updates' first matrices stand still.
+    pub fn fixed_down(&self) -> bool {
+        self.method == Method::Orthogonal
     }
 }
 

@@ -148,7 +148,7 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     let config = &StepConfig { lora_dropout: 0.0, rank_dropout: 0.0, ..config.clone() };
     let (n, [height, width], unet) = (config.batch, config.size, &models.unet);
     let mut graph = Graph::new();
-    let mut groups = groups(&mut graph, &[], layers)?;
+    let mut groups = groups(&mut graph, &[], layers, false)?;
     let shape = [n, height, width, unet.in_channels];
     let (sample, target, weights) =
         (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));

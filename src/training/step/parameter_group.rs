@@ -32,14 +32,23 @@ impl Rate {
 /// A vector of numbers that are trained, with their moments.
 pub(super) struct ParameterGroup {
     pub rate: Rate,
+    /// It moves; else only its numbers are held, without moments.
+    pub trained: bool,
     /// What the input is called that holds them.
     pub name: String,
-    /// That input: `[3, count]`.
+    /// That input: `[3, count]`, or `[1, count]` where it stands still.
     pub state: Tensor,
     /// The input with the sum of their gradients, where batches are summed.
     pub sum: Option<Tensor>,
     pub count: usize,
     pub parts: Vec<Part>,
+}
+
+/// What a group's matrices have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    rate: Rate,
+    trained: bool,
 }
 
 /// One matrix of a group.
@@ -102,33 +111,42 @@ pub(super) fn part_names(layer: &TrainedLayer) -> [String; 2] {
 }
 
 /// Adds the inputs of all groups to the graph, and their matrices: the concept words' `rows` of each
-/// text encoder if any are trained, then the layers'.
+/// text encoder if any are trained, then the layers'. With `fixed_down` the layers' first matrices
+/// are groups of their own that stand still.
 pub(super) fn groups(
     graph: &mut Graph,
     rows: &[(Network, [usize; 2])],
     layers: &[TrainedLayer],
+    fixed_down: bool,
 ) -> Result<Vec<ParameterGroup>> {
-    let rows = rows.iter().map(|&(of, shape)| (Rate::Rows, rows_name(of).to_string(), shape));
-    let mut matrices: Vec<(Rate, String, [usize; 2])> = rows.collect();
+    let rows = rows.iter().map(|&(of, shape)| {
+        let kind = Kind { rate: Rate::Rows, trained: true };
+        (kind, rows_name(of).to_string(), shape)
+    });
+    let mut matrices: Vec<(Kind, String, [usize; 2])> = rows.collect();
+    let mut fixed = Vec::new();
     for layer in layers {
         let rate = if layer.network.is_text_encoder() { Rate::Text } else { Rate::UNet };
         let [down, up] = part_names(layer);
-        matrices.push((rate, down, [layer.rank, layer.into]));
-        matrices.push((rate, up, [layer.out, layer.rank]));
+        let kind = |trained| Kind { rate, trained };
+        let downs = if fixed_down { &mut fixed } else { &mut matrices };
+        downs.push((kind(!fixed_down), down, [layer.rank, layer.into]));
+        matrices.push((kind(true), up, [layer.out, layer.rank]));
     }
+    matrices.extend(fixed);
     let mut groups = Vec::new();
     let mut rest = &matrices[..];
-    while let Some((rate, ..)) = rest.first() {
+    while let Some((kind, ..)) = rest.first() {
         let (mut length, mut count) = (0, 0);
         for (other, _, [height, width]) in rest {
-            if other != rate || length > 0 && count + height * width > MOST {
+            if other != kind || length > 0 && count + height * width > MOST {
                 break;
             }
             count += height * width;
             length += 1;
         }
         let (now, later) = rest.split_at(length);
-        groups.push(group(graph, *rate, groups.len(), count, now)?);
+        groups.push(group(graph, *kind, groups.len(), count, now)?);
         rest = later;
     }
     Ok(groups)
@@ -136,14 +154,15 @@ pub(super) fn groups(
 
 fn group(
     graph: &mut Graph,
-    rate: Rate,
+    Kind { rate, trained }: Kind,
     number: usize,
     count: usize,
-    matrices: &[(Rate, String, [usize; 2])],
+    matrices: &[(Kind, String, [usize; 2])],
 ) -> Result<ParameterGroup> {
     let name = format!("state.{number}");
-    let state = graph.input(&name, [3, count]);
-    let flat = graph.reshape(state, [3 * count])?;
+    let vectors = if trained { 3 } else { 1 };
+    let state = graph.input(&name, [vectors, count]);
+    let flat = graph.reshape(state, [vectors * count])?;
     let mut parts = Vec::with_capacity(matrices.len());
     let mut start = 0;
     for (_, name, shape) in matrices {
@@ -153,7 +172,7 @@ fn group(
         parts.push(Part { name: name.clone(), shape: *shape, start, tensor });
         start += elements;
     }
-    Ok(ParameterGroup { rate, name, state, sum: None, count, parts })
+    Ok(ParameterGroup { rate, trained, name, state, sum: None, count, parts })
 }
 
 /// The updates of one network, which read the groups.

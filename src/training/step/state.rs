@@ -12,6 +12,11 @@ use super::{TrainingStep, parameter_group};
 /// The vectors of a group, as a state names them.
 const KINDS: [&str; 3] = ["", "first.", "second."];
 
+/// Those that a group has.
+fn kinds(group: &ParameterGroup) -> &'static [&'static str] {
+    if group.trained { &KINDS } else { &KINDS[..1] }
+}
+
 impl TrainingStep {
     /// The state before the first step: the concept words' `rows` `[words * copies, width]` for each
     /// text encoder where words are trained; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
@@ -36,7 +41,7 @@ impl TrainingStep {
         for group in &self.built.groups {
             for part in &group.parts {
                 take(&state.arrays, &part.name, part.shape)?;
-                for kind in &KINDS[1..] {
+                for kind in &kinds(group)[1..] {
                     let zeros = Array::f32(part.shape, vec![0.0; part.shape[0] * part.shape[1]]);
                     state.arrays.insert(format!("{kind}{}", part.name), zeros);
                 }
@@ -54,7 +59,7 @@ impl TrainingStep {
         let mut values: Vec<(Tensor, Array)> = Vec::new();
         for group in &self.built.groups {
             let mut all = Vec::with_capacity(3 * group.count);
-            for kind in KINDS {
+            for kind in kinds(group) {
                 for part in &group.parts {
                     all.extend_from_slice(take(
                         &state.arrays,
@@ -64,7 +69,7 @@ impl TrainingStep {
                     expected += 1;
                 }
             }
-            values.push((group.state, Array::f32([3, group.count], all)));
+            values.push((group.state, Array::f32([kinds(group).len(), group.count], all)));
             if let Some(input) = group.sum {
                 let mut sum = Vec::with_capacity(group.count);
                 for part in &group.parts {
@@ -115,7 +120,7 @@ impl TrainingStep {
         let mut arrays = BTreeMap::new();
         for group in &self.built.groups {
             let all = self.engine.read(group.state)?.ok_or(Error::NoState)?;
-            for (kind, values) in KINDS.iter().zip(all.values().chunks_exact(group.count)) {
+            for (kind, values) in kinds(group).iter().zip(all.values().chunks_exact(group.count)) {
                 arrays.extend(parts(group, values, |name| format!("{kind}{name}")));
             }
             if let Some(sum) = group.sum.filter(|_| self.accumulated > 0) {
