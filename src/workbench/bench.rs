@@ -424,7 +424,7 @@ pub(super) fn error_of(gpu: &Arc<Gpu>, spec: &Spec, source: &Source, ready: &Rea
             false => (0..ROWS).map(|i| i * (count - 1) / (ROWS - 1)).collect(),
         };
         let (bytes, _) = ready.pipeline.read(&ready.bound, &tensor.name).map_err(failed)?;
-        let expected = spec.expected(index, &ready.trial.sizes, &ready.trial.inputs(), &rows);
+        let expected = spec.expected(index, &ready.trial.sizes, &ready.trial.inputs(), &rows)?;
         let values = decoded(&bytes, bound.stored, tensor.element, elements);
         let found = Found {
             name: &tensor.name,

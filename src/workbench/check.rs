@@ -11,8 +11,8 @@ use super::device::{Content, Pipeline};
 use super::error::{Error, Result};
 use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
-use super::interface::{Interface, decoded, overrides};
-use super::interpreter::{Interpreter, Options, Refusal, Sighting};
+use super::interface::{Interface, Stored, decoded, overrides};
+use super::interpreter::{End, Executed, Interpreter, Options, Refusal, Sighting};
 use super::rewritten::shuffled;
 use super::source::{Settings, Source, Wgsl};
 use super::spec::{Fill, Reference, Shape, Spec, Tensor};
@@ -21,8 +21,13 @@ use super::trial::{
 };
 use crate::backend::wgpu::Gpu;
 
-/// Statements of workgroups, after which a loop counts as endless.
-const MOST: u64 = 1_500_000;
+/// Statements of workgroups that are executed at most; those of many invocations count more.
+const MOST: u64 = 12_000_000;
+/// Rounds after which a loop counts as endless, unless the work itself is as much.
+const ROUNDS: u64 = 100_000;
+/// What WebGPU's devices have at most, as good as all of them, and what they have at least.
+const INVOCATIONS: [u32; 2] = [1024, 256];
+const WORKGROUPS: u32 = 65_535;
 /// Rows of a huge result that are compared.
 const SAMPLED: usize = 48;
 
@@ -73,6 +78,8 @@ pub struct CheckReport {
     pub faults: Vec<Fault>,
     /// What was left out, and why; what is no fault but may surprise.
     pub notes: Vec<String>,
+    /// Why it was not looked at.
+    pub error: Option<String>,
 }
 
 impl CheckReport {
@@ -84,12 +91,18 @@ impl CheckReport {
             shapes: Vec::new(),
             faults: Vec::new(),
             notes: Vec::new(),
+            error: None,
         }
     }
 
-    /// Whether nothing was found.
+    /// Of a kernel that could not be looked at.
+    pub fn failed(kernel: &str, error: String) -> CheckReport {
+        CheckReport { error: Some(error), ..CheckReport::empty(kernel, "") }
+    }
+
+    /// Whether it was looked at, and nothing was found.
     pub fn passed(&self) -> bool {
-        self.faults.is_empty()
+        self.faults.is_empty() && self.error.is_none() && !self.shapes.is_empty()
     }
 }
 
@@ -143,34 +156,10 @@ impl<'a> Checking<'a> {
         let module = naga::front::wgsl::parse_str(&wgsl.text)
             .map_err(|error| source.failed(error.message()))?;
         let interface = Interface::of(&module).map_err(|problem| source.failed(problem))?;
-        for bound in &interface.bindings {
-            let known = spec.tensors.iter().any(|tensor| tensor.name == bound.name);
-            if !known {
-                let names: Vec<&str> = spec.tensors.iter().map(|t| t.name.as_str()).collect();
-                return Err(source.failed(format!(
-                    "binding `{}` is none of those of {}: {}",
-                    bound.name,
-                    spec.name,
-                    names.join(", ")
-                )));
-            }
-        }
-        for tensor in spec.outputs() {
-            match interface.find(&tensor.name) {
-                Some(bound) if bound.writable => {}
-                Some(_) => {
-                    return Err(source.failed(format!(
-                        "`{}` is an output, and is not bound as read_write",
-                        tensor.name
-                    )));
-                }
-                None => {
-                    return Err(source.failed(format!("there is no binding `{}`", tensor.name)));
-                }
-            }
-        }
+        interface.fits(spec).map_err(|problem| source.failed(problem))?;
         let mut report = CheckReport::empty(&source.name, &format!("{}: {}", spec.name, spec.what));
         report.device = options.device.as_ref().map(|gpu| gpu.name().to_string());
+        report.notes = remarks(&interface, spec);
         Ok(Checking {
             source,
             spec,
@@ -189,11 +178,7 @@ impl<'a> Checking<'a> {
 
     fn shape(&mut self, shape: &'a Shape) -> Result<()> {
         let (source, spec) = (self.source, self.spec);
-        if shape.fill == Fill::Wide && self.holds_halves() {
-            self.note(
-                "results are held in f16, which has no place for large numbers",
-                &shape.label,
-            );
+        if shape.huge && self.options.device.is_none() {
             return Ok(());
         }
         let trial = match Trial::new(source, spec, &self.options.settings, &self.interface, shape) {
@@ -215,6 +200,10 @@ impl<'a> Checking<'a> {
             worst: None,
         };
         self.expect(&mut here)?;
+        if !self.is_comparable(&here)? {
+            return Ok(());
+        }
+        self.look_at_grid(&mut here);
         let mut interpreted = false;
         if !shape.huge {
             interpreted = self.interpret(&mut here)?;
@@ -253,13 +242,97 @@ impl<'a> Checking<'a> {
         Ok(())
     }
 
-    /// Whether an output is held in f16.
-    fn holds_halves(&self) -> bool {
-        self.spec.outputs().any(|tensor| {
-            self.interface
-                .find(&tensor.name)
-                .is_some_and(|bound| bound.stored.is_half(tensor.element))
-        })
+    /// Whether there is something to compare with; a reference that gives nothing is an error.
+    fn is_comparable(&mut self, here: &Here<'_>) -> Result<bool> {
+        let all = || here.expected.iter().flatten().flatten();
+        let failed = |why: &str| Error::Kernel {
+            kernel: self.spec.name.clone(),
+            message: format!("{why} at {}: nothing can be compared with it", here.told),
+        };
+        let ordinary = here.shape.fill == Fill::Ordinary;
+        if ordinary && all().next().is_some() && !all().any(|e| e.value.is_finite()) {
+            return Err(failed("the reference gives infinities, or what is no number, alone"));
+        }
+        if self.tolerance(here).of_scale >= 1.0 {
+            return Err(failed("results may be off by as much as they are"));
+        }
+        let greatest = f64::from(half::f16::MAX);
+        let too_large = |e: &Expected| e.value.is_finite() && e.value.abs() > greatest;
+        if !ordinary && self.interface.holds_halves(self.spec) && all().any(too_large) {
+            self.note("left out: results that f16 cannot hold", &here.shape.label);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Workgroups of which no device has so many.
+    fn look_at_grid(&mut self, here: &mut Here<'_>) {
+        if let Some(count) = here.trial.grid.iter().find(|&&count| count > WORKGROUPS) {
+            let what = format!("{count} workgroups in a dimension, devices have {WORKGROUPS}");
+            self.see(here, FaultKind::TooMany, None, what);
+        }
+    }
+
+    fn look_at_workgroup(&mut self, here: &mut Here<'_>, interpreter: &Interpreter) {
+        let Some(entry) = interpreter.module().entry_points.first() else { return };
+        let size = entry.workgroup_size;
+        let all = size.iter().fold(1, |all: u32, &one| all.saturating_mul(one));
+        let [most, least] = INVOCATIONS;
+        if all > most {
+            let what = format!("{all} invocations in a workgroup, devices have {most}");
+            self.see(here, FaultKind::TooMany, None, what);
+        } else if all > least {
+            let what = format!("{all} invocations in a workgroup: some devices have {least}");
+            if !self.report.notes.contains(&what) {
+                self.report.notes.push(what);
+            }
+        }
+    }
+
+    /// An input that is taken as its transpose, if that explains what came out.
+    fn transposed(&self, here: &Here<'_>, outputs: &[Output]) -> Option<String> {
+        if matches!(self.spec.reference, Reference::Kernel(_)) {
+            return None;
+        }
+        let sizes = &here.trial.sizes;
+        for (index, tensor) in self.spec.inputs().enumerate() {
+            let [rows, columns] = self.spec.extents(tensor, sizes)[..] else { continue };
+            if rows < 2 || columns < 2 {
+                continue;
+            }
+            let mut inputs = here.trial.inputs.clone();
+            let own = &here.trial.inputs[index];
+            inputs[index] =
+                (0..rows * columns).map(|i| own[i % columns * rows + i / columns]).collect();
+            let inputs: Vec<&[f64]> = inputs.iter().map(Vec::as_slice).collect();
+            let right = outputs.iter().enumerate().all(|(number, output)| {
+                let rows = &here.rows[number];
+                let Ok(mut expected) = self.spec.expected(number, sizes, &inputs, rows) else {
+                    return false;
+                };
+                if let Reference::Formulas(_) = self.spec.reference {
+                    loosen(&mut expected);
+                }
+                let Some(tensor) = self.spec.outputs().nth(number) else { return false };
+                let found = Found {
+                    name: &tensor.name,
+                    extents: &self.spec.extents(tensor, sizes),
+                    rows,
+                    expected: &expected,
+                    values: &output.values,
+                    written: Some(&output.written),
+                };
+                found.verdict(self.tolerance(here)).faults.is_empty()
+            });
+            if right {
+                return Some(format!(
+                    "right if `{}` lay transposed, as [{columns}, {rows}] instead of [{rows}, \
+                     {columns}]",
+                    tensor.name
+                ));
+            }
+        }
+        None
     }
 
     /// Computes what should come out.
@@ -278,7 +351,7 @@ impl<'a> Checking<'a> {
                 here.rows.push(rows);
                 continue;
             }
-            let mut expected = spec.expected(index, &trial.sizes, &trial.inputs(), &rows);
+            let mut expected = spec.expected(index, &trial.sizes, &trial.inputs(), &rows)?;
             if let Reference::Formulas(_) = spec.reference {
                 loosen(&mut expected);
             }
@@ -338,26 +411,59 @@ impl<'a> Checking<'a> {
                 return Ok(false);
             }
         };
+        self.look_at_workgroup(here, &interpreter);
         let ordinary = !matches!(here.shape.fill, Fill::NotANumber | Fill::Infinite);
+        let sizes: Vec<f64> = here.trial.sizes.iter().map(|&size| size as f64).collect();
+        let spec = self.spec;
+        let elements: usize =
+            spec.outputs().map(|tensor| spec.elements(tensor, &here.trial.sizes)).sum();
+        let work = spec.terms.number(&sizes).max(1.0) * elements as f64;
+        let rounds = ROUNDS.max(2 * work as u64);
         let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
         for &subgroup in subgroups(&interpreter) {
-            let options = Options { subgroup, overflow: ordinary, most: MOST };
-            let (outputs, sightings) = match self.execute(&interpreter, here, options) {
+            let options = Options { subgroup, overflow: ordinary, most: MOST, rounds };
+            let (outputs, executed) = match self.execute(&interpreter, here, options) {
                 Ok(done) => done,
                 Err(Refusal(why)) => {
                     self.note(format!("not interpreted: {why}"), &here.shape.label);
                     return Ok(false);
                 }
             };
+            let Executed { sightings, end, .. } = executed;
             for Sighting { kind, line, what, times } in sightings {
                 let what = self.wgsl.with_places(&what);
                 self.see_times(here, kind, line, what, times);
+            }
+            match end {
+                End::Whole => {}
+                End::Endless => return Ok(true),
+                End::TooLong => {
+                    let groups: u64 =
+                        here.trial.grid.iter().map(|&count| u64::from(count)).product();
+                    let what = format!(
+                        "not interpreted: too long, more than {MOST} statements of {groups} \
+                         workgroups"
+                    );
+                    self.note(what, &here.shape.label);
+                    return Ok(false);
+                }
             }
             let mut verdict = Verdict::default();
             for (index, output) in outputs.iter().enumerate() {
                 let found = &output.values;
                 let one = self.compared(here, index, found, Some(&output.written));
                 join(&mut verdict, one);
+            }
+            let mut faults = verdict.faults.iter_mut();
+            let wrong = faults.find(|(kind, _)| {
+                use FaultKind::{RaggedEdge, WrongStride, WrongValues};
+                matches!(kind, WrongValues | WrongStride | RaggedEdge)
+            });
+            if let Some((kind, what)) = wrong
+                && let Some(why) = self.transposed(here, &outputs)
+            {
+                *kind = FaultKind::WrongStride;
+                *what += &format!("; {why}");
             }
             verdicts.push((subgroup, verdict));
         }
@@ -370,7 +476,7 @@ impl<'a> Checking<'a> {
         interpreter: &Interpreter,
         here: &Here<'_>,
         options: Options,
-    ) -> Result<(Vec<Output>, Vec<Sighting>), Refusal> {
+    ) -> Result<(Vec<Output>, Executed), Refusal> {
         here.trial.interpret(interpreter, &self.interface, self.spec, options)
     }
 
@@ -457,9 +563,8 @@ impl<'a> Checking<'a> {
         let first = match self.run(gpu, &module, here, 2) {
             Ok(runs) => runs,
             Err(message) => {
-                let line = message.lines().find(|line| !line.trim().is_empty());
-                let what = line.unwrap_or(&message).trim().to_string();
-                self.see(here, FaultKind::Refused, None, format!("{}: {what}", gpu.name()));
+                let what = format!("{}: {}", gpu.name(), in_a_line(&message));
+                self.see(here, FaultKind::Refused, None, what);
                 return Ok(true);
             }
         };
@@ -489,6 +594,7 @@ impl<'a> Checking<'a> {
                 }
                 Ok(_) => {}
                 Err(message) => {
+                    let message = in_a_line(&message);
                     self.note(format!("not run in another order: {message}"), &here.shape.label);
                 }
             },
@@ -559,7 +665,7 @@ impl<'a> Checking<'a> {
     }
 
     fn finish(mut self) -> Result<CheckReport> {
-        if self.report.shapes.is_empty() {
+        if self.report.shapes.is_empty() && self.faults.is_empty() {
             let why: Vec<&str> = self.notes.keys().map(String::as_str).collect();
             return Err(self.source.failed(format!(
                 "none of the shapes suits it: {}",
@@ -569,11 +675,10 @@ impl<'a> Checking<'a> {
         self.rename_edges();
         self.report.faults = self.faults.into_values().collect();
         self.report.faults.sort_by_key(|fault| (fault.line.is_none(), fault.kind, fault.line));
-        self.report.notes = self
+        let notes = self.notes.into_iter();
+        self.report
             .notes
-            .into_iter()
-            .map(|(what, labels)| format!("{what} ({})", labels.join(", ")))
-            .collect();
+            .extend(notes.map(|(what, labels)| format!("{what} ({})", labels.join(", "))));
         Ok(self.report)
     }
 
@@ -581,11 +686,13 @@ impl<'a> Checking<'a> {
     /// edge along what is added up.
     fn rename_edges(&mut self) {
         let wrong = (FaultKind::WrongValues, None, None);
-        let is_right = |label: &str| {
-            let found = self.report.shapes.iter().find(|shape| shape.label == label);
-            found.is_some_and(|shape| shape.faults.is_empty())
-        };
-        if is_right("ordinary") && self.faults.contains_key(&wrong) {
+        let shape = |label: &str| self.report.shapes.iter().find(|shape| shape.label == label);
+        let is_right = |label: &str| shape(label).is_none_or(|shape| shape.faults.is_empty());
+        // Other batches are no edge, nor are other numbers.
+        let is_edge = shape("ordinary").is_some()
+            && ["ordinary", "batches"].into_iter().all(is_right)
+            && shape("ragged").is_some_and(|s| s.faults.contains(&FaultKind::WrongValues));
+        if is_edge && self.faults.contains_key(&wrong) {
             let Some(mut fault) = self.faults.remove(&wrong) else { return };
             fault.kind = FaultKind::RaggedEdge;
             fault.what += "; right where sizes are multiples of a tile";
@@ -622,7 +729,7 @@ pub(super) fn contents(
     }
     for tensor in spec.outputs() {
         if let Some(bound) = interface.find(&tensor.name) {
-            let size = bound.stored.bytes(spec.elements(tensor, &trial.sizes), tensor.element);
+            let size = bound.bytes(spec.elements(tensor, &trial.sizes), tensor.element);
             let bytes = vec![0xff; size];
             contents.push(Content { name: tensor.name.clone(), bytes, uniform: false });
         }
@@ -632,6 +739,33 @@ pub(super) fn contents(
         contents.push(Content { name: uniforms.name.clone(), bytes, uniform: true });
     }
     Ok(contents)
+}
+
+/// What holds at all shapes, and may surprise.
+fn remarks(interface: &Interface, spec: &Spec) -> Vec<String> {
+    let mut all = Vec::new();
+    for tensor in spec.inputs() {
+        match interface.find(&tensor.name) {
+            None => all.push(format!("`{}` is an input, and nothing is bound to it", tensor.name)),
+            Some(bound)
+                if bound.stored == Stored::U32 && bound.stored.is_half(tensor.element) =>
+            {
+                all.push(format!("`{}` holds u32: two f16 in each", tensor.name));
+            }
+            Some(_) => {}
+        }
+    }
+    all
+}
+
+/// A message of several lines as one.
+pub(super) fn in_a_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut lines: Vec<&str> = lines.filter(|line| *line != "Caused by:").collect();
+    if lines.len() > 1 {
+        lines.retain(|line| *line != "Validation Error");
+    }
+    lines.join(" ")
 }
 
 fn join(all: &mut Verdict, one: Verdict) {
@@ -665,9 +799,17 @@ fn by_kernel(other: &Source, spec: &Spec, shape: &Shape) -> Result<Vec<Vec<Vec<E
     };
     let numbers = numbers(other, spec, &none, &trial.sizes)?;
     let machine = interpreter(&wgsl.text, &numbers).map_err(|Refusal(why)| failed(why))?;
-    let options = Options { subgroup: 32, overflow: false, most: MOST };
-    let (outputs, _) =
+    let options = Options { subgroup: 32, overflow: false, most: 4 * MOST, rounds: MOST };
+    let (outputs, executed) =
         trial.interpret(&machine, &interface, spec, options).map_err(|Refusal(why)| failed(why))?;
+    if executed.end != End::Whole {
+        return Err(failed(format!("the reference takes too long at {}", shape.label)));
+    }
+    if let Some(seen) = executed.sightings.iter().find(|seen| is_dangerous(seen.kind)) {
+        let (kind, what) = (seen.kind, wgsl.with_places(&seen.what));
+        let place = seen.line.map_or_else(String::new, |line| format!("{}: ", wgsl.place(line)));
+        return Err(failed(format!("the reference has a fault itself: {kind}: {place}{what}")));
+    }
     let mut all = Vec::new();
     for (output, tensor) in outputs.iter().zip(spec.outputs()) {
         let width = spec.extents(tensor, &trial.sizes).last().copied().unwrap_or(1).max(1);

@@ -147,13 +147,15 @@ impl Found<'_> {
         let (kind, why) = match (self.moved(wrong, tolerance), self.edge(wrong)) {
             (Some(why), _) => (FaultKind::WrongStride, why),
             (None, Some(edge)) => (FaultKind::RaggedEdge, edge),
-            (None, None) => match self.first_row_alone(wrong) {
-                true => (
-                    FaultKind::WrongStride,
-                    "the first row is right, the others are not".to_string(),
-                ),
-                false => (FaultKind::WrongValues, String::new()),
-            },
+            (None, None) if self.first_row_alone(wrong) => (
+                FaultKind::WrongStride,
+                "the first row is right, the others are not".to_string(),
+            ),
+            (None, None) if self.first_entry_alone(wrong) => (
+                FaultKind::WrongStride,
+                "the first entry of the batch is right, the others are not".to_string(),
+            ),
+            (None, None) => (FaultKind::WrongValues, String::new()),
         };
         let what = if why.is_empty() { seen } else { format!("{seen}; {why}") };
         verdict.faults.push((kind, what));
@@ -167,7 +169,7 @@ impl Found<'_> {
         let first_column = elements.iter().map(|(_, column)| *column).min()?;
         let last = |first: usize, all: usize, what: &str| {
             let count = all.saturating_sub(first);
-            (first > 0 && 2 * count <= all).then(|| match count {
+            (first > 0 && 2 * count < all).then(|| match count {
                 1 => format!("all in the last {what}"),
                 count => format!("all in the last {count} {what}s"),
             })
@@ -181,6 +183,18 @@ impl Found<'_> {
         let mut with: Vec<usize> = wrong.iter().map(|(row, _)| *row).collect();
         with.dedup();
         rows > 2 && with.first().is_some_and(|&row| row > 0) && 10 * with.len() >= 8 * (rows - 1)
+    }
+
+    /// Whether the first entry of a batch has none of these, and each other one has.
+    fn first_entry_alone(&self, wrong: &[(usize, usize)]) -> bool {
+        let [batch, inner @ .., _] = self.extents else { return false };
+        let rows: usize = inner.iter().product();
+        if *batch < 2 || rows < 2 || self.rows.len() != batch * rows {
+            return false;
+        }
+        let mut entries: Vec<usize> = wrong.iter().map(|(row, _)| row / rows).collect();
+        entries.dedup();
+        entries.first() == Some(&1) && entries.len() == batch - 1
     }
 
     /// Whether wrong elements hold what belongs elsewhere, and where.
@@ -299,6 +313,8 @@ mod tests {
         assert_eq!(stride[0].0, FaultKind::WrongStride, "{stride:?}");
         let nan = said(|v| v[3] = f64::NAN);
         assert_eq!(nan[0].0, FaultKind::NotFinite);
+        let entries = said(|v| v[24..].iter_mut().for_each(|v| *v = *v * 1.7 + 100.0));
+        assert!(entries[0].1.contains("first entry of the batch"), "{entries:?}");
         let rows = said(|v| v[8..].iter_mut().for_each(|v| *v = *v * 1.7 + 100.0));
         assert_eq!(rows[0].0, FaultKind::WrongStride, "{rows:?}");
     }

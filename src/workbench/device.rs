@@ -146,7 +146,9 @@ impl Pipeline {
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer,
                     offset: guard as u64,
-                    size: wgpu::BufferSize::new((*size).max(bound.stride.max(4)) as u64),
+                    size: wgpu::BufferSize::new(
+                        (*size).max(bound.stride.max(4)).next_multiple_of(4) as u64,
+                    ),
                 }),
             });
         }
@@ -231,7 +233,7 @@ impl Pipeline {
         let range = staging.slice(..).get_mapped_range().map_err(|error| error.to_string())?;
         let guard = guard(&self.gpu);
         let intact = range[..guard].iter().all(|&byte| byte == PATTERN)
-            && range[guard + size..2 * guard + size].iter().all(|&byte| byte == PATTERN);
+            && range[guard + size.next_multiple_of(4)..2 * guard + size].iter().all(|&byte| byte == PATTERN);
         Ok((range[guard..guard + size].to_vec(), intact))
     }
 }

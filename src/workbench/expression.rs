@@ -1,6 +1,8 @@
 //! Arithmetic as it stands in headers of kernels and in files that describe one:
 //! `ceil(columns / 16)`, `sum(k, inner, a[row, k] * b[k, column])`.
 
+use std::cell::Cell;
+
 /// A formula, its names bound.
 #[derive(Clone, Debug)]
 pub(super) struct Expression {
@@ -35,6 +37,24 @@ enum Fold {
     Product,
     Greatest,
     Least,
+}
+
+/// Steps that a computation may still take.
+#[derive(Debug)]
+pub(super) struct Budget(Cell<u64>);
+
+impl Budget {
+    pub fn new(steps: u64) -> Budget {
+        Budget(Cell::new(steps))
+    }
+
+    pub fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    fn spend(&self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 /// Elements of arrays by index.
@@ -114,7 +134,12 @@ impl Expression {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str, names: &Names) -> Result<Expression, String> {
-        let mut parser = Parser { rest: text, names: names.clone(), slots: names.numbers.len() };
+        const LONGEST: usize = 4000;
+        if text.len() > LONGEST {
+            return Err(format!("a formula of {} bytes, the most is {LONGEST}", text.len()));
+        }
+        let slots = names.numbers.len();
+        let mut parser = Parser { rest: text, names: names.clone(), slots, depth: 0 };
         let parsed = parser.binary(0).and_then(|root| {
             parser.skip();
             match parser.rest {
@@ -127,19 +152,22 @@ impl Expression {
     }
 
     /// Its value, given the numbers in the order of their names.
-    pub fn value(&self, numbers: &[f64], elements: Elements<'_>) -> f64 {
+    pub fn value(&self, numbers: &[f64], elements: Elements<'_>, budget: &Budget) -> f64 {
         let mut slots = numbers.to_vec();
         slots.resize(self.slots.max(numbers.len()), 0.0);
-        value(&self.root, &mut slots, elements)
+        value(&self.root, &mut slots, elements, budget)
     }
 
-    /// Of a formula without arrays.
+    /// Of a formula without arrays; no number, where it takes too long.
     pub fn number(&self, numbers: &[f64]) -> f64 {
-        self.value(numbers, &|_, _| f64::NAN)
+        let budget = Budget::new(10_000_000);
+        let number = self.value(numbers, &|_, _| f64::NAN, &budget);
+        if budget.is_spent() { f64::NAN } else { number }
     }
 }
 
-fn value(node: &Node, slots: &mut [f64], elements: Elements<'_>) -> f64 {
+fn value(node: &Node, slots: &mut [f64], elements: Elements<'_>, budget: &Budget) -> f64 {
+    budget.spend();
     match node {
         Node::Number(number) => *number,
         Node::Name(slot) => slots[*slot],
@@ -147,24 +175,24 @@ fn value(node: &Node, slots: &mut [f64], elements: Elements<'_>) -> f64 {
             let mut all = [0.0; 8];
             let count = indices.len().min(8);
             for (index, node) in all.iter_mut().zip(indices) {
-                *index = value(node, slots, elements);
+                *index = value(node, slots, elements, budget);
             }
             elements(*array, &all[..count])
         }
         Node::Call(function, arguments) => {
             let mut all = [0.0; 3];
             for (argument, node) in all.iter_mut().zip(arguments) {
-                *argument = value(node, slots, elements);
+                *argument = value(node, slots, elements, budget);
             }
             function(&all[..arguments.len().min(3)])
         }
         Node::If(parts) => {
             let [condition, yes, no] = &**parts;
-            let chosen = if value(condition, slots, elements) != 0.0 { yes } else { no };
-            value(chosen, slots, elements)
+            let chosen = if value(condition, slots, elements, budget) != 0.0 { yes } else { no };
+            value(chosen, slots, elements, budget)
         }
         Node::Over { fold, slot, extent, body } => {
-            let extent = value(extent, slots, elements);
+            let extent = value(extent, slots, elements, budget);
             let mut all = match fold {
                 Fold::Sum | Fold::Mean => 0.0,
                 Fold::Product => 1.0,
@@ -172,9 +200,9 @@ fn value(node: &Node, slots: &mut [f64], elements: Elements<'_>) -> f64 {
                 Fold::Least => f64::INFINITY,
             };
             let mut index = 0.0;
-            while index < extent {
+            while index < extent && !budget.is_spent() {
                 slots[*slot] = index;
-                let one = value(body, slots, elements);
+                let one = value(body, slots, elements, budget);
                 all = match fold {
                     Fold::Sum | Fold::Mean => all + one,
                     Fold::Product => all * one,
@@ -192,6 +220,8 @@ struct Parser<'a> {
     rest: &'a str,
     names: Names,
     slots: usize,
+    /// Operands within operands.
+    depth: usize,
 }
 
 impl Parser<'_> {
@@ -231,6 +261,17 @@ impl Parser<'_> {
     }
 
     fn unary(&mut self) -> Result<Node, String> {
+        const DEEPEST: usize = 100;
+        if self.depth == DEEPEST {
+            return Err(format!("it is nested more than {DEEPEST} deep"));
+        }
+        self.depth += 1;
+        let operand = self.operand();
+        self.depth -= 1;
+        operand
+    }
+
+    fn operand(&mut self) -> Result<Node, String> {
         if self.take("-") {
             return Ok(Node::Call(|x| -x[0], vec![self.unary()?]));
         }
@@ -398,6 +439,21 @@ mod tests {
         }
     }
 
+    /// Neither the stack nor the patience of anybody is spent on a formula.
+    #[test]
+    fn formulas_have_an_end() {
+        for (deep, says) in [
+            (format!("{}1{}", "(".repeat(1500), ")".repeat(1500)), "nested more than 100"),
+            (format!("{}1", "-".repeat(1500)), "nested more than 100"),
+            ("(".repeat(30_000), "the most is 4000"),
+        ] {
+            let said = number(&deep).unwrap_err();
+            assert!(said.contains(says), "{}", &said[said.len().saturating_sub(200)..]);
+        }
+        number(&format!("1{}", "+1".repeat(1900))).unwrap();
+        assert!(number("sum(k, 1000000000000, k)").unwrap().is_nan());
+    }
+
     #[test]
     fn elements_of_arrays() {
         let mut names = Names::of(["r", "c", "inner"]);
@@ -407,7 +463,9 @@ mod tests {
             if array == 0 { at[0] * 10.0 + at[1] } else { at[0] - at[1] }
         };
         // a[1, 0..3] = 10, 11, 12; b[0..3, 2] = -2, -1, 0
-        assert_eq!(dot.value(&[1.0, 2.0, 3.0], &element), -31.0);
+        let budget = Budget::new(1000);
+        assert_eq!(dot.value(&[1.0, 2.0, 3.0], &element, &budget), -31.0);
+        assert!(!budget.is_spent());
         assert!(Expression::parse("a[r]", &names).unwrap_err().contains("a has 2 indices"));
     }
 }

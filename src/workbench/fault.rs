@@ -50,6 +50,8 @@ pub enum FaultKind {
     DeviceDiffers,
     /// The device refuses the kernel.
     Refused,
+    /// More invocations or workgroups than devices have.
+    TooMany,
 }
 
 impl FaultKind {
@@ -76,6 +78,7 @@ impl FaultKind {
             FaultKind::DependsOnOrder => "dependence on the order of workgroups",
             FaultKind::DeviceDiffers => "the device differs",
             FaultKind::Refused => "refused by the device",
+            FaultKind::TooMany => "more than devices have",
         }
     }
 }

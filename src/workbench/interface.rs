@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use half::f16;
 use naga::{AddressSpace, Handle, Module, ScalarKind, StorageAccess, Type, TypeInner};
 
-use super::spec::Element;
+use super::spec::{Element, Spec};
 
 /// Elements of a binding in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,13 @@ pub(super) struct Uniforms {
     members: Vec<(String, usize, Stored)>,
 }
 
+impl Bound {
+    /// Bytes of its buffer: whole vectors, whatever the last one holds.
+    pub fn bytes(&self, elements: usize, element: Element) -> usize {
+        self.stored.bytes(elements, element).next_multiple_of(self.stride.max(1))
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interface {
     pub bindings: Vec<Bound>,
@@ -94,8 +101,21 @@ impl Interface {
     /// Reads a module.
     ///
     /// # Errors
-    /// What is bound that nobody could fill.
+    /// Other than one entry point; what is bound that nobody could fill.
     pub fn of(module: &Module) -> Result<Interface, String> {
+        let entries = module.entry_points.iter();
+        let compute: Vec<&str> = entries
+            .filter(|entry| entry.stage == naga::ShaderStage::Compute)
+            .map(|entry| entry.name.as_str())
+            .collect();
+        if compute.len() != 1 || module.entry_points.len() != 1 {
+            let found = match compute.len() {
+                0 => "found none".to_string(),
+                1 => format!("found others beside {}", compute[0]),
+                _ => format!("found {}", compute.join(", ")),
+            };
+            return Err(format!("expected one @compute entry point, {found}"));
+        }
         let mut interface = Interface {
             halves: super::interpreter::has_halves(module),
             packs: packs(module),
@@ -155,8 +175,54 @@ impl Interface {
         Ok(interface)
     }
 
+    /// Whether the tensors of a kind are bound as they must be.
+    ///
+    /// # Errors
+    /// The binding that is not.
+    pub fn fits(&self, spec: &Spec) -> Result<(), String> {
+        for bound in &self.bindings {
+            let tensor = spec.tensors.iter().find(|tensor| tensor.name == bound.name);
+            let Some(tensor) = tensor else {
+                let names: Vec<&str> = spec.tensors.iter().map(|t| t.name.as_str()).collect();
+                return Err(format!(
+                    "binding `{}` is none of those of {}: {}",
+                    bound.name,
+                    spec.name,
+                    names.join(", ")
+                ));
+            };
+            if bound.stored == Stored::I32 && tensor.element == Element::Float {
+                return Err(format!(
+                    "`{}` holds i32, expected f32, f16, or u32 with two f16 in each",
+                    bound.name
+                ));
+            }
+        }
+        for tensor in spec.outputs() {
+            match self.find(&tensor.name) {
+                Some(bound) if bound.writable => {}
+                Some(_) => {
+                    return Err(format!(
+                        "`{}` is an output, and is not bound as read_write",
+                        tensor.name
+                    ));
+                }
+                None => return Err(format!("there is no binding `{}`", tensor.name)),
+            }
+        }
+        Ok(())
+    }
+
     pub fn find(&self, name: &str) -> Option<&Bound> {
         self.bindings.iter().find(|bound| bound.name == name)
+    }
+
+    /// Whether an output is held in f16.
+    pub fn holds_halves(&self, spec: &Spec) -> bool {
+        let half = |tensor: &super::spec::Tensor| {
+            self.find(&tensor.name).is_some_and(|bound| bound.stored.is_half(tensor.element))
+        };
+        spec.outputs().any(half)
     }
 
     /// Whether a tensor's numbers are held in f16, or computed with in it.

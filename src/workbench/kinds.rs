@@ -25,6 +25,10 @@ pub(super) struct Kind {
     pub shapes: &'static [(&'static str, &'static [usize])],
     /// How large inputs may be, so that results stay what f32 can tell.
     pub wide: f64,
+    /// As `wide`, so that results stay what f16 can hold.
+    pub wide_half: f64,
+    /// Sums of products, which f16 holds only if terms cancel each other.
+    pub cancels: bool,
     /// Those of the models' networks.
     pub sd15: &'static [&'static [usize]],
     pub sdxl: &'static [&'static [usize]],
@@ -53,6 +57,8 @@ pub(super) const KINDS: [Kind; 7] = [
             ("huge", &[515, 300, 259]),
         ],
         wide: 300.0,
+        wide_half: 200.0,
+        cancels: true,
         sd15: &[
             &[4096, 320, 320],
             &[4096, 320, 2560],
@@ -78,6 +84,7 @@ pub(super) const KINDS: [Kind; 7] = [
         row: conv3x3,
         shapes: &[
             ("ordinary", &[1, 8, 8, 16, 16]),
+            ("batches", &[2, 8, 8, 8, 16]),
             ("ragged", &[2, 5, 7, 6, 10]),
             ("tiny", &[1, 1, 1, 1, 1]),
             ("one row", &[1, 1, 19, 4, 8]),
@@ -86,6 +93,8 @@ pub(super) const KINDS: [Kind; 7] = [
             ("huge", &[1, 40, 37, 64, 66]),
         ],
         wide: 300.0,
+        wide_half: 250.0,
+        cancels: true,
         sd15: &[
             &[1, 64, 64, 320, 320],
             &[1, 32, 32, 640, 640],
@@ -110,6 +119,7 @@ pub(super) const KINDS: [Kind; 7] = [
         row: attention,
         shapes: &[
             ("ordinary", &[1, 32, 32, 2, 16]),
+            ("batches", &[2, 16, 32, 2, 16]),
             ("ragged", &[2, 17, 21, 3, 8]),
             ("tiny", &[1, 1, 1, 1, 4]),
             ("one key", &[1, 9, 1, 1, 8]),
@@ -118,6 +128,8 @@ pub(super) const KINDS: [Kind; 7] = [
             ("huge", &[1, 300, 333, 2, 40]),
         ],
         wide: 10.0,
+        wide_half: 10.0,
+        cancels: false,
         sd15: &[
             &[1, 4096, 4096, 8, 40],
             &[1, 1024, 1024, 8, 80],
@@ -142,6 +154,7 @@ pub(super) const KINDS: [Kind; 7] = [
         row: group_norm,
         shapes: &[
             ("ordinary", &[1, 16, 32, 4]),
+            ("batches", &[2, 16, 32, 4]),
             ("ragged", &[2, 13, 30, 5]),
             ("tiny", &[1, 1, 4, 2]),
             ("long", &[1, 300, 8, 2]),
@@ -149,6 +162,8 @@ pub(super) const KINDS: [Kind; 7] = [
             ("huge", &[1, 1100, 64, 32]),
         ],
         wide: 300.0,
+        wide_half: 300.0,
+        cancels: false,
         sd15: &[&[1, 4096, 320, 32], &[1, 1024, 640, 32], &[1, 256, 1280, 32]],
         sdxl: &[&[1, 16384, 320, 32], &[1, 4096, 640, 32], &[1, 1024, 1280, 32]],
     },
@@ -164,6 +179,8 @@ pub(super) const KINDS: [Kind; 7] = [
         row: layer_norm,
         shapes: &ROWS,
         wide: 300.0,
+        wide_half: 300.0,
+        cancels: false,
         sd15: &[&[4096, 320], &[1024, 640], &[256, 1280], &[77, 768]],
         sdxl: &[&[4096, 640], &[1024, 1280], &[77, 1280]],
     },
@@ -179,6 +196,8 @@ pub(super) const KINDS: [Kind; 7] = [
         row: geglu,
         shapes: &ROWS,
         wide: 300.0,
+        wide_half: 200.0,
+        cancels: false,
         sd15: &[&[4096, 1280], &[1024, 2560], &[256, 5120]],
         sdxl: &[&[4096, 2560], &[1024, 5120]],
     },
@@ -194,6 +213,8 @@ pub(super) const KINDS: [Kind; 7] = [
         row: softmax,
         shapes: &ROWS,
         wide: 300.0,
+        wide_half: 300.0,
+        cancels: false,
         sd15: &[&[4096, 77], &[4096, 1024], &[1024, 1024]],
         sdxl: &[&[4096, 77], &[4096, 4096]],
     },

@@ -174,7 +174,7 @@ fn described(name: String, file: &File, reference: Option<Source>) -> Result<Spe
         (None, Some(other)) => format!("as {} computes it", other.name),
         (None, None) => "as its formulas say".to_string(),
     };
-    Ok(Spec {
+    let spec = Spec {
         name,
         what,
         sizes: file.sizes.clone(),
@@ -188,7 +188,20 @@ fn described(name: String, file: &File, reference: Option<Source>) -> Result<Spe
         terms: or(&file.terms, "64")?,
         flops: or(&file.flops, "0")?,
         wide: 300.0,
-    })
+        wide_half: 300.0,
+        cancels: false,
+    };
+    for shape in &spec.shapes {
+        if let Some(problem) = spec.too_large(&shape.sizes) {
+            return Err(format!("{}: {problem}", shape.label));
+        }
+        let sizes: Vec<f64> = shape.sizes.iter().map(|&size| size as f64).collect();
+        let terms = spec.terms.number(&sizes);
+        if !(0.0..=1e7).contains(&terms) {
+            return Err(format!("{}: terms is {terms}, expected up to 1e7", shape.label));
+        }
+    }
+    Ok(spec)
 }
 
 #[cfg(test)]
@@ -216,7 +229,7 @@ value = \"factor * sum(c, columns, x[r, c])\"
     fn a_formula_says_what_comes_out() {
         let spec = parsed(TEXT).unwrap();
         let x: Vec<f64> = (0..6).map(f64::from).collect();
-        let rows = spec.expected(0, &[2, 3], &[&x], &[0]);
+        let rows = spec.expected(0, &[2, 3], &[&x], &[0]).unwrap();
         let values: Vec<f64> = rows[0].iter().map(|e| e.value).collect();
         assert_eq!(values, [1.0, 4.0]);
         assert_eq!(spec.shapes[1].label, "odd");

@@ -10,7 +10,7 @@ use super::error::{Error, Result};
 use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
 use super::interface::{Interface, decoded, encoded};
-use super::interpreter::{Binding, Interpreter, Options, Refusal, Region};
+use super::interpreter::{Binding, End, Executed, Interpreter, Options, Refusal, Region};
 use super::source::{Source, Wgsl};
 use super::spec::Element;
 use crate::backend::wgpu::{
@@ -19,7 +19,8 @@ use crate::backend::wgpu::{
 };
 use crate::graph::{Array, Graph, Origin, Place, Plan, Shape, Tensor};
 
-const MOST: u64 = 20_000_000;
+const MOST: u64 = 40_000_000;
+const ROUNDS: u64 = 5_000_000;
 
 /// A kernel of this program with the parameters of one of its uses.
 #[derive(Clone, Debug)]
@@ -282,10 +283,26 @@ impl<'a> Lowered<'a> {
                         CheckReport::empty(&source.name, "the operations that dispatch it")
                     });
                     let done = self.dispatch(&wgsl, &mut memory, bindings, uniforms, *grid, next);
+                    let done = match done {
+                        Ok(Executed { end: End::TooLong, .. }) => {
+                            Err(Refusal("it takes too many statements".into()))
+                        }
+                        other => other,
+                    };
                     let sightings = match done {
-                        Ok((sightings, after)) => {
-                            next = after;
-                            sightings
+                        Ok(executed) => {
+                            next = executed.next;
+                            executed.sightings
+                        }
+                        // What stands for a kernel of this program must be able to.
+                        Err(Refusal(why)) if only.is_some_and(|own| own.name == source.name) => {
+                            return Err(source.failed(format!(
+                                "it is called as this program's kernel {kernel}, and cannot be \
+                                 executed in its place ({why}, at {}); one of your own says in \
+                                 its header what it computes and how many workgroups it takes: \
+                                 `//% kind KIND`, `//% dispatch [..]`",
+                                case.name
+                            )));
                         }
                         Err(Refusal(why)) => {
                             report.notes.push(format!("not interpreted: {why} ({})", case.name));
@@ -337,7 +354,7 @@ impl<'a> Lowered<'a> {
         uniforms: &[(&'static str, Uniform)],
         grid: [u32; 3],
         next: u32,
-    ) -> Result<(Vec<super::interpreter::Sighting>, u32), Refusal> {
+    ) -> Result<Executed, Refusal> {
         let interpreter = Interpreter::new(&wgsl.text, &HashMap::new())?;
         let interface = Interface::of(interpreter.module()).map_err(Refusal)?;
         let mut bindings = Vec::new();
@@ -370,7 +387,7 @@ impl<'a> Lowered<'a> {
             bindings.push(Binding { name, region: all.len(), offset: 0, size, input: true });
             all.push(Region::new(bytes, false, true));
         }
-        let options = Options { subgroup: 32, overflow: true, most: MOST };
+        let options = Options { subgroup: 32, overflow: true, most: MOST, rounds: ROUNDS };
         let done = interpreter.run(&mut all, &bindings, grid, options, next);
         for (own, back) in memory.iter_mut().zip(all) {
             *own = back;

@@ -128,7 +128,9 @@ impl Source {
     pub fn open(path: &Path) -> Result<Source> {
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                let mut source = Source::new(&path.display().to_string(), &text)?;
+                // What editors put before the first line is no part of it.
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                let mut source = Source::new(&path.display().to_string(), text)?;
                 source.path = Some(path.to_path_buf());
                 Ok(source)
             }
@@ -185,8 +187,8 @@ impl Source {
             "kind" => self.kind = Some(rest.to_string()),
             "tolerance" => {
                 let number: f64 = rest.parse().map_err(|_| format!("`{rest}` is no number"))?;
-                if !(number.is_finite() && number > 0.0) {
-                    return Err("a tolerance is above 0".into());
+                if !(number > 0.0 && number < 1.0) {
+                    return Err("a tolerance is above 0 and below 1".into());
                 }
                 self.tolerance = Some(number);
             }
@@ -259,7 +261,8 @@ impl Source {
     /// A parameter that the header does not declare; a template that cannot be rendered; WGSL that
     /// is not valid, with the line in the file.
     pub fn wgsl(&self, set: &Settings) -> Result<Wgsl> {
-        let wgsl = self.rendered(set)?;
+        let mut wgsl = self.rendered(set)?;
+        wgsl.text = without_subgroups(wgsl.text);
         if let Some((line, what)) = complaint(&wgsl.text) {
             let quoted = wgsl.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
             return Err(self.failed(format!("{}: {what}, in `{quoted}`", wgsl.place(line))));
@@ -327,6 +330,35 @@ impl Source {
     }
 }
 
+/// WGSL without `enable subgroups`, which is standard but unknown to naga: it has them without.
+fn without_subgroups(text: String) -> String {
+    let enables = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("enable") && line.contains("subgroups")
+    };
+    if !text.lines().any(enables) {
+        return text;
+    }
+    let lines = text.split('\n').map(|line| {
+        let Some((names, rest)) = line
+            .trim_start()
+            .strip_prefix("enable")
+            .filter(|_| enables(line))
+            .and_then(|rest| rest.split_once(';'))
+        else {
+            return line.to_string();
+        };
+        let names = names.split(',').map(str::trim);
+        let others: Vec<&str> =
+            names.filter(|name| *name != "subgroups" && !name.is_empty()).collect();
+        match others.is_empty() {
+            true => rest.trim_start().to_string(),
+            false => format!("enable {};{rest}", others.join(", ")),
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// The parts of `[a, b(c, d), e]`.
 fn listed(text: &str) -> Result<Vec<String>, String> {
     let inside = text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -390,6 +422,17 @@ fn main() {
   let a = {{ tile }}u;
 }
 ";
+
+    #[test]
+    fn subgroups_need_not_be_enabled() {
+        for (text, expected) in [
+            ("enable subgroups;\nfn a() {}", "\nfn a() {}"),
+            ("  enable f16, subgroups; fn a() {}", "enable f16; fn a() {}"),
+            ("enable f16;\n// subgroups", "enable f16;\n// subgroups"),
+        ] {
+            assert_eq!(without_subgroups(text.into()), expected);
+        }
+    }
 
     #[test]
     fn headers_say_how_a_kernel_is_run() {

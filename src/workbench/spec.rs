@@ -3,8 +3,11 @@
 
 use super::error::{Error, Result};
 use super::expected::Expected;
-use super::expression::{Expression, Names};
+use super::expression::{Budget, Expression, Names};
 use super::kinds::{KINDS, Kind};
+
+/// Parts of formulas that are computed at most for a result.
+const MOST_STEPS: u64 = 2_000_000_000;
 
 /// What elements are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,10 @@ pub(super) enum Fill {
     Ordinary,
     /// Numbers large and small.
     Wide,
+    /// As large as results in f16 allow.
+    WideHalf,
+    /// Numbers around 2000 in the first input.
+    Shifted,
     /// One that is no number, in the first input.
     NotANumber,
     /// One that is infinite.
@@ -74,6 +81,8 @@ pub struct Spec {
     pub(super) terms: Expression,
     pub(super) flops: Expression,
     pub(super) wide: f64,
+    pub(super) wide_half: f64,
+    pub(super) cancels: bool,
 }
 
 /// Names of the kinds of kernels that are known.
@@ -134,6 +143,9 @@ impl Spec {
             ] {
                 shapes.push(shape(label, sizes, fill));
             }
+            if kind.name.ends_with("_norm") {
+                shapes.push(shape("a large mean", sizes, Fill::Shifted));
+            }
         }
         Ok(Spec {
             name: kind.name.into(),
@@ -146,6 +158,8 @@ impl Spec {
             terms: Expression::parse(kind.terms, &names)?,
             flops: Expression::parse(kind.flops, &names)?,
             wide: kind.wide,
+            wide_half: kind.wide_half,
+            cancels: kind.cancels,
         })
     }
 
@@ -190,7 +204,7 @@ impl Spec {
     }
 
     pub(super) fn elements(&self, tensor: &Tensor, sizes: &[usize]) -> usize {
-        self.extents(tensor, sizes).iter().product()
+        self.extents(tensor, sizes).iter().fold(1, |all: usize, &one| all.saturating_mul(one))
     }
 
     pub(super) fn outputs(&self) -> impl Iterator<Item = &Tensor> {
@@ -213,16 +227,36 @@ impl Spec {
         self.flops.number(&sizes)
     }
 
+    /// What is too large to be tried, in words.
+    pub(super) fn too_large(&self, sizes: &[usize]) -> Option<String> {
+        const MOST: usize = 1 << 29;
+        let most_of_a_size = u32::MAX as usize;
+        if let Some((name, size)) =
+            self.sizes.iter().zip(sizes).find(|(_, size)| **size > most_of_a_size)
+        {
+            return Some(format!("{name} {size} is more than u32 holds"));
+        }
+        let each = self.tensors.iter().map(|tensor| self.elements(tensor, sizes));
+        let all = each.fold(0, usize::saturating_add);
+        (all > MOST).then(|| {
+            format!("{} take more than {MOST} elements, the most that is tried", self.told(sizes))
+        })
+    }
+
     /// The rows `rows` of output number `output`, along its last axis; `inputs` are in the order of
     /// the tensors.
+    ///
+    /// # Errors
+    /// A formula that takes too long.
     pub(super) fn expected(
         &self,
         output: usize,
         sizes: &[usize],
         inputs: &[&[f64]],
         rows: &[usize],
-    ) -> Vec<Vec<Expected>> {
-        let Some(tensor) = self.outputs().nth(output) else { return Vec::new() };
+    ) -> Result<Vec<Vec<Expected>>> {
+        let Some(tensor) = self.outputs().nth(output) else { return Ok(Vec::new()) };
+        let budget = Budget::new(MOST_STEPS);
         let extents = self.extents(tensor, sizes);
         let width = extents.last().copied().unwrap_or(1);
         let named = self.named(sizes);
@@ -241,6 +275,7 @@ impl Spec {
                         &numbers,
                         inputs,
                         row,
+                        &budget,
                         &mut out,
                     );
                 }
@@ -248,7 +283,18 @@ impl Spec {
             }
             out
         };
-        rows.iter().map(row).collect()
+        let all = rows.iter().map(row).collect();
+        if budget.is_spent() {
+            return Err(Error::Kernel {
+                kernel: self.name.clone(),
+                message: format!(
+                    "at {} the formula of `{}` takes more than {MOST_STEPS} steps",
+                    self.told(sizes),
+                    tensor.name
+                ),
+            });
+        }
+        Ok(all)
     }
 
     #[allow(clippy::too_many_arguments, reason = "what a formula is computed from")]
@@ -260,6 +306,7 @@ impl Spec {
         numbers: &[f64],
         inputs: &[&[f64]],
         row: usize,
+        budget: &Budget,
         out: &mut [Expected],
     ) {
         let shapes: Vec<Vec<usize>> =
@@ -288,7 +335,7 @@ impl Spec {
             if let Some(last) = all.last_mut().filter(|_| !extents.is_empty()) {
                 *last = column as f64;
             }
-            let value = formula.value(&all, &element);
+            let value = formula.value(&all, &element, budget);
             *out = Expected { value, scale: value.abs() };
         }
     }

@@ -23,6 +23,8 @@ pub struct Difference {
     pub p: f64,
     /// How far the first kernel's times stand from its own, measured in the same turns.
     pub noise: f64,
+    /// Measurements that it comes of.
+    pub rounds: usize,
     /// Whether it is one: neither chance nor below a hundredth, nor within the noise.
     pub significant: bool,
 }
@@ -30,6 +32,9 @@ pub struct Difference {
 /// Differences below this are not told: machines are not steadier.
 const LEAST: f64 = 0.01;
 const CHANCE: f64 = 0.01;
+
+/// Measurements below which no difference is certain, however great it is.
+pub const ENOUGH: usize = 9;
 
 impl Difference {
     /// Of triples that were measured one right after the other: this, the other, and the other
@@ -60,7 +65,7 @@ impl Difference {
         let ratio = quantile(&logs, 0.5).exp();
         let apart = interval[0] > 1.0 || interval[1] < 1.0;
         let significant = p < CHANCE && apart && (ratio.ln().abs() >= (1.0 + LEAST).ln());
-        Difference { ratio, interval, p, noise: 0.0, significant }
+        Difference { ratio, interval, p, noise: 0.0, rounds: logs.len(), significant }
     }
 
     /// In words.
@@ -68,6 +73,9 @@ impl Difference {
         let [low, high] = self.interval.map(|bound| 100.0 * (bound - 1.0));
         let by = 100.0 * (self.ratio - 1.0);
         match self.significant {
+            _ if self.rounds < ENOUGH => {
+                format!("too few rounds to tell, which takes {ENOUGH} ({low:+.1} to {high:+.1} %)")
+            }
             false if low > 0.0 || high < 0.0 => {
                 format!("not certain ({low:+.1} to {high:+.1} %): more rounds may tell")
             }
@@ -158,6 +166,20 @@ mod tests {
             })
             .count();
         assert!(told >= 40, "{told} of 50");
+    }
+
+    /// Fewer rounds cannot tell, and must not say that there is no difference.
+    #[test]
+    fn few_rounds_do_not_tell() {
+        let pairs = |count: usize| {
+            let slow: Vec<f64> = (0..count).map(|i| 10.0 + 0.01 * i as f64).collect();
+            let fast: Vec<f64> = (0..count).map(|i| 1.0 + 0.001 * (i as f64).sin()).collect();
+            Difference::beside(&fast, &slow, &slow)
+        };
+        let few = pairs(ENOUGH - 1);
+        assert!(!few.significant && few.told().starts_with("too few rounds"), "{}", few.told());
+        let enough = pairs(ENOUGH);
+        assert!(enough.significant && enough.told().contains("faster"), "{}", enough.told());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::compare::Tolerance;
 use super::error::Result;
 use super::fault::FaultKind;
 use super::interface::{Interface, decoded, encoded, overrides, rounded};
-use super::interpreter::{Binding, Interpreter, Options, Refusal, Region, Sighting};
+use super::interpreter::{Binding, Executed, Interpreter, Options, Refusal, Region};
 use super::source::{Settings, Source};
 use super::spec::{Element, Fill, Shape, Spec, Tensor, noise};
 
@@ -92,22 +92,18 @@ impl Trial {
         interface: &Interface,
         shape: &Shape,
     ) -> Result<Trial, Unfit> {
+        if let Some(problem) = spec.too_large(&shape.sizes) {
+            return Err(Unfit::Failed(source.failed(problem)));
+        }
         let Some(sizes) = suited(source, spec, settings, &shape.sizes)? else {
             return Err(Unfit::Needs(format!("the header needs {}", source.needs())));
         };
-        for tensor in &spec.tensors {
-            let Some(bound) = interface.find(&tensor.name) else { continue };
-            let elements = spec.elements(tensor, &sizes);
-            let bytes = bound.stored.bytes(elements, tensor.element);
-            if !bytes.is_multiple_of(bound.stride.max(4)) {
-                return Err(Unfit::Needs(format!(
-                    "`{}` has {elements} elements, which do not fill its vectors",
-                    tensor.name
-                )));
-            }
-        }
         let numbers = numbers(source, spec, settings, &sizes)?;
         let grid = source.grid(&numbers)?;
+        let fill = match shape.fill {
+            Fill::Wide if interface.holds_halves(spec) => Fill::WideHalf,
+            other => other,
+        };
         let first = spec.inputs().position(|tensor| tensor.element == Element::Float);
         let inputs = spec
             .inputs()
@@ -117,7 +113,7 @@ impl Trial {
                     .find(&tensor.name)
                     .is_some_and(|bound| bound.stored.is_half(tensor.element))
                     || interface.rounds();
-                filled(spec, tensor, &sizes, shape.fill, Some(index) == first, half)
+                filled(spec, tensor, &sizes, fill, Some(index) == first, half)
             })
             .collect();
         Ok(Trial { sizes, numbers, grid, inputs })
@@ -133,7 +129,12 @@ impl Trial {
         let tensor = spec.inputs().nth(index);
         let bound = tensor.and_then(|tensor| Some((tensor, interface.find(&tensor.name)?)));
         match bound {
-            Some((tensor, bound)) => encoded(&self.inputs[index], bound.stored, tensor.element),
+            Some((tensor, bound)) => {
+                let mut bytes = encoded(&self.inputs[index], bound.stored, tensor.element);
+                // What fills up the last vector is no number.
+                bytes.resize(bound.bytes(self.inputs[index].len(), tensor.element), 0xff);
+                bytes
+            }
             None => Vec::new(),
         }
     }
@@ -145,7 +146,7 @@ impl Trial {
         interface: &Interface,
         spec: &Spec,
         options: Options,
-    ) -> Result<(Vec<Output>, Vec<Sighting>), Refusal> {
+    ) -> Result<(Vec<Output>, Executed), Refusal> {
         let halves = interface.halves;
         let (mut regions, mut bindings) = (Vec::new(), Vec::new());
         let mut bind = |name: &str, region: Region, size: usize, input: bool| {
@@ -163,7 +164,7 @@ impl Trial {
         for tensor in spec.outputs() {
             let Some(bound) = interface.find(&tensor.name) else { continue };
             let elements = spec.elements(tensor, &self.sizes);
-            let size = bound.stored.bytes(elements, tensor.element);
+            let size = bound.bytes(elements, tensor.element);
             // What nobody writes stays no number.
             bind(&tensor.name, Region::new(vec![0xff; size], halves, false), size, false);
         }
@@ -172,7 +173,7 @@ impl Trial {
             let size = bytes.len();
             bind(&uniforms.name, Region::new(bytes, halves, true), size, true);
         }
-        let (sightings, _) = interpreter.run(&mut regions, &bindings, self.grid, options, 1)?;
+        let executed = interpreter.run(&mut regions, &bindings, self.grid, options, 1)?;
         let mut outputs = Vec::new();
         for tensor in spec.outputs() {
             let found = bindings.iter().position(|binding| binding.name == tensor.name);
@@ -186,7 +187,7 @@ impl Trial {
                 written: (0..elements).map(|i| region.is_written(i * width, 1)).collect(),
             });
         }
-        Ok((outputs, sightings))
+        Ok((outputs, executed))
     }
 }
 
@@ -201,6 +202,7 @@ fn filled(
 ) -> Vec<f64> {
     let count = spec.elements(tensor, sizes);
     let name = &tensor.name;
+    let width = spec.extents(tensor, sizes).last().copied().unwrap_or(1).max(1);
     if tensor.element == Element::Index {
         return (0..count).map(|i| ((noise(name, i) + 1.0) * 4.0).floor()).collect();
     }
@@ -208,6 +210,9 @@ fn filled(
         let noise = noise(name, i);
         match fill {
             Fill::Wide => noise * spec.wide,
+            Fill::WideHalf if spec.cancels => cancelling(name, i, width, first, spec.wide_half),
+            Fill::WideHalf => noise * spec.wide_half,
+            Fill::Shifted if first => 2000.0 + noise * 2.0,
             Fill::Denormal => noise * 2e-39,
             _ => noise * 2.0,
         }
@@ -225,6 +230,21 @@ fn filled(
     values
 }
 
+/// Factors whose products are large, one half of each row's sum against the other: the first's are
+/// mirrored, with the other sign, and all of the other's are nearly alike.
+fn cancelling(name: &str, index: usize, width: usize, first: bool, wide: f64) -> f64 {
+    if !first {
+        return wide * (0.95 + 0.05 * noise(name, index));
+    }
+    let at = index % width;
+    let mirrored = width - 1 - at;
+    match at.cmp(&mirrored) {
+        std::cmp::Ordering::Less => noise(name, index).abs() * wide,
+        std::cmp::Ordering::Equal => 0.0,
+        std::cmp::Ordering::Greater => -noise(name, index - at + mirrored).abs() * wide,
+    }
+}
+
 /// How far results may be off.
 pub(super) fn tolerance(
     source: &Source,
@@ -234,9 +254,7 @@ pub(super) fn tolerance(
 ) -> Tolerance {
     let sizes: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();
     let terms = spec.terms.number(&sizes).max(1.0);
-    let held = spec.outputs().any(|tensor| {
-        interface.find(&tensor.name).is_some_and(|bound| bound.stored.is_half(tensor.element))
-    });
+    let held = interface.holds_halves(spec);
     let of_scale = match (source.tolerance, interface.halves) {
         (Some(given), _) => given,
         (None, true) => (4.0 + 2.0 * terms.sqrt()) / 1024.0,

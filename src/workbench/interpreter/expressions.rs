@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use naga::{Expression, Handle, Literal, ScalarKind, Span, TypeInner};
+use naga::{AddressSpace, Expression, Handle, Literal, ScalarKind, Span, TypeInner};
 
 use super::Refusal;
 use super::machine::Machine;
@@ -110,8 +110,11 @@ impl<'m> Machine<'m, '_> {
                 return Ok(self.frame()?.arguments[index as usize].clone());
             }
             Expression::GlobalVariable(variable) => {
-                let place = Place::Global(variable.index());
-                return Ok(at_start(place));
+                let space = self.module.global_variables[variable].space;
+                return Ok(at_start(match space {
+                    AddressSpace::Private => Place::Private(variable.index()),
+                    _ => Place::Global(variable.index()),
+                }));
             }
             Expression::LocalVariable(variable) => {
                 let frame = self.frames.len() - 1;
@@ -208,7 +211,7 @@ impl<'m> Machine<'m, '_> {
     }
 
     /// An expression among the module's constants.
-    fn constant(&self, handle: Handle<Expression>) -> Result<Data, Refusal> {
+    pub fn constant(&self, handle: Handle<Expression>) -> Result<Data, Refusal> {
         let all = &self.module.global_expressions;
         Ok(match all[handle] {
             Expression::Literal(ref literal) => Data::uniform(vec![bits_of(literal)?]),
@@ -263,7 +266,7 @@ impl<'m> Machine<'m, '_> {
                     None => self.count(&pointer, step.bytes)?,
                 };
                 let each = match pointer.place {
-                    Place::Local { .. } => step.scalars,
+                    Place::Local { .. } | Place::Private(_) => step.scalars,
                     Place::Global(_) => step.bytes,
                 };
                 let offsets = pointer.offsets.zip(&index, lanes, |offset, index| {
@@ -326,7 +329,7 @@ impl<'m> Machine<'m, '_> {
                     }
                 };
                 let more = match pointer.place {
-                    Place::Local { .. } => scalars,
+                    Place::Local { .. } | Place::Private(_) => scalars,
                     Place::Global(_) => bytes,
                 };
                 let beyond = index >= count;
@@ -354,7 +357,7 @@ impl<'m> Machine<'m, '_> {
     /// As errors call the variable that a pointer points into.
     fn name_of(&self, place: Place) -> String {
         match place {
-            Place::Global(global) => {
+            Place::Global(global) | Place::Private(global) => {
                 self.window(global).map(|window| window.name.clone()).unwrap_or_default()
             }
             Place::Local { frame, variable } => {
@@ -380,8 +383,11 @@ impl<'m> Machine<'m, '_> {
             self.see_index(&name, pointer.beyond, span, false);
         }
         match pointer.place {
-            Place::Local { frame, variable } => {
-                let local = &self.frames[frame].locals[variable];
+            Place::Local { .. } | Place::Private(_) => {
+                let local = match pointer.place {
+                    Place::Local { frame, variable } => &self.frames[frame].locals[variable],
+                    Place::Private(variable) | Place::Global(variable) => &self.privates[variable],
+                };
                 if pointer.offsets.uniform {
                     let offset = pointer.offsets.bits[0];
                     if offset == NOWHERE {
@@ -445,8 +451,13 @@ impl<'m> Machine<'m, '_> {
         }
         let scalars = value.components(lanes);
         match pointer.place {
-            Place::Local { frame, variable } => {
-                let local = &mut self.frames[frame].locals[variable];
+            Place::Local { .. } | Place::Private(_) => {
+                let local = match pointer.place {
+                    Place::Local { frame, variable } => &mut self.frames[frame].locals[variable],
+                    Place::Private(variable) | Place::Global(variable) => {
+                        &mut self.privates[variable]
+                    }
+                };
                 let alike = pointer.offsets.uniform && value.uniform && active.len() == lanes;
                 if alike && local.uniform {
                     let offset = pointer.offsets.bits[0];

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use naga::valid::{FunctionInfo, ModuleInfo};
-use naga::{AddressSpace, Expression, Function, Handle, Module, Span, StorageAccess};
+use naga::{AddressSpace, Expression, Function, Handle, Module, Span, StorageAccess, Type};
 
 use super::memory::{Conflict, Mark, OTHERS, Region};
 use super::types::{Scalar, Types};
 use super::values::{Data, Value};
-use super::{Options, Refusal, Sighting};
+use super::{End, Options, Refusal, Sighting};
 use crate::workbench::fault::FaultKind;
 
 /// A binding as a part of a region.
@@ -28,6 +28,7 @@ pub(crate) struct Binding {
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     pub name: String,
+    pub ty: Handle<Type>,
     pub space: AddressSpace,
     /// Of the buffers, or of the workgroup's own.
     pub region: usize,
@@ -58,6 +59,8 @@ pub(super) struct Machine<'m, 'r> {
     buffers: &'r mut [Region],
     workgroup: Vec<Region>,
     windows: Vec<Rc<Window>>,
+    /// Of each global variable that is private, what each invocation holds there.
+    pub privates: Vec<Data>,
     grid: [u32; 3],
     pub options: Options,
     /// Invocations of a workgroup.
@@ -70,6 +73,7 @@ pub(super) struct Machine<'m, 'r> {
     /// Barriers passed that order workgroup memory, and storage.
     pub epochs: [u32; 2],
     pub steps: u64,
+    pub end: End,
     seen: BTreeMap<(FaultKind, [(u32, u32); 2]), Seen>,
 }
 
@@ -101,7 +105,7 @@ impl<'m, 'r> Machine<'m, 'r> {
         let halves = has_halves(module);
         let (mut windows, mut workgroup) = (Vec::new(), Vec::new());
         for (_, variable) in module.global_variables.iter() {
-            let name = variable.name.clone().unwrap_or_default();
+            let (name, ty) = (variable.name.clone().unwrap_or_default(), variable.ty);
             let window = match variable.space {
                 AddressSpace::WorkGroup => {
                     let size = types.inner(variable.ty).size(module.to_ctx()) as usize;
@@ -110,6 +114,7 @@ impl<'m, 'r> Machine<'m, 'r> {
                     workgroup.push(region);
                     Window {
                         name,
+                        ty,
                         space: variable.space,
                         region: workgroup.len() - 1,
                         offset: 0,
@@ -118,11 +123,17 @@ impl<'m, 'r> Machine<'m, 'r> {
                         writable: true,
                     }
                 }
-                AddressSpace::Private => {
-                    return Err(Refusal(format!(
-                        "`{name}` is var<private>, which the interpreter does not know"
-                    )));
-                }
+                // Each invocation's own, which stands beside the functions' variables.
+                AddressSpace::Private => Window {
+                    name,
+                    ty,
+                    space: variable.space,
+                    region: 0,
+                    offset: 0,
+                    size: 0,
+                    input: false,
+                    writable: false,
+                },
                 AddressSpace::Uniform | AddressSpace::Storage { .. } => {
                     let bound = bindings
                         .iter()
@@ -132,6 +143,7 @@ impl<'m, 'r> Machine<'m, 'r> {
                         if access.contains(StorageAccess::STORE));
                     Window {
                         name,
+                        ty,
                         space: variable.space,
                         region: bound.region,
                         offset: bound.offset,
@@ -161,6 +173,7 @@ impl<'m, 'r> Machine<'m, 'r> {
             buffers,
             workgroup,
             windows,
+            privates: Vec::new(),
             grid,
             options,
             lanes: (x * y * z) as usize,
@@ -170,6 +183,7 @@ impl<'m, 'r> Machine<'m, 'r> {
             number: first,
             epochs: [0; 2],
             steps: 0,
+            end: End::Whole,
             seen: BTreeMap::new(),
         })
     }
@@ -202,12 +216,47 @@ impl<'m, 'r> Machine<'m, 'r> {
                 for group_x in 0..x {
                     self.group = [group_x, group_y, group_z];
                     self.epochs = [0; 2];
+                    self.reset_privates()?;
+                    if self.is_tired(self.lanes) {
+                        return Ok(());
+                    }
                     self.run_group()?;
                     self.number += 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Private variables as every workgroup begins with them.
+    fn reset_privates(&mut self) -> Result<(), Refusal> {
+        let module = self.module;
+        self.privates.clear();
+        for (_, variable) in module.global_variables.iter() {
+            let data = match (variable.space, variable.init) {
+                (AddressSpace::Private, Some(init)) => self.constant(init)?,
+                (AddressSpace::Private, None) => {
+                    Data::uniform(vec![0; self.types.flat(variable.ty)?.len() as usize])
+                }
+                _ => Data::uniform(Vec::new()),
+            };
+            self.privates.push(data);
+        }
+        Ok(())
+    }
+
+    /// Counts a statement of so many invocations; whether nothing more is executed.
+    pub fn is_tired(&mut self, active: usize) -> bool {
+        self.steps += 1 + active as u64 / 32;
+        if self.steps > self.options.most && self.end == End::Whole {
+            self.end = End::TooLong;
+        }
+        self.end != End::Whole
+    }
+
+    /// What stands at a byte of a variable, as people write it: `part[3].x`.
+    fn spot(&self, window: &Window, byte: u32) -> String {
+        format!("`{}{}`", window.name, self.types.path(self.types.inner(window.ty), byte))
     }
 
     /// The innermost function.
@@ -285,7 +334,7 @@ impl<'m, 'r> Machine<'m, 'r> {
         let window = self.window(global)?;
         let width = scalar.width() as usize;
         if byte as usize + width > window.size {
-            self.see_beyond(&window, byte, width, span, false);
+            self.see_beyond(&window, byte, span, false);
             return Ok(0);
         }
         let at = window.offset + byte as usize;
@@ -296,13 +345,16 @@ impl<'m, 'r> Machine<'m, 'r> {
         let is_written = region.is_written(at, if in_workgroup { since } else { 1 });
         let conflict = region.note_read(at, scalar, &mark, since);
         if !is_written {
-            let name = &window.name;
-            let kind = match in_workgroup {
-                true => FaultKind::UninitialisedWorkgroupMemory,
-                false => FaultKind::ReadsOutput,
+            let spot = self.spot(&window, byte);
+            let (kind, why) = match in_workgroup {
+                true => (
+                    FaultKind::UninitialisedWorkgroupMemory,
+                    " (WGSL promises zeros there, but kernels run without that zeroing here)",
+                ),
+                false => (FaultKind::ReadsOutput, ""),
             };
             self.see(kind, span, || {
-                format!("`{name}` is read at byte {byte}, where nothing was written before")
+                format!("{spot} is read, where nothing was written before{why}")
             });
         }
         if let Some(conflict) = conflict {
@@ -326,13 +378,13 @@ impl<'m, 'r> Machine<'m, 'r> {
         let window = self.window(global)?;
         let width = scalar.width() as usize;
         if byte as usize + width > window.size {
-            self.see_beyond(&window, byte, width, span, true);
+            self.see_beyond(&window, byte, span, true);
             return Ok(());
         }
         if window.input {
-            let name = &window.name;
+            let (name, spot) = (&window.name, self.spot(&window, byte));
             self.see(FaultKind::WritesInput, span, || {
-                format!("`{name}` is an input, and is written at byte {byte}")
+                format!("`{name}` is an input, and {spot} is written")
             });
         }
         let at = window.offset + byte as usize;
@@ -347,11 +399,11 @@ impl<'m, 'r> Machine<'m, 'r> {
         Ok(())
     }
 
-    fn see_beyond(&mut self, window: &Window, byte: u32, width: usize, span: Span, writes: bool) {
-        let (name, size) = (&window.name, window.size);
+    fn see_beyond(&mut self, window: &Window, byte: u32, span: Span, writes: bool) {
+        let (name, size, spot) = (&window.name, window.size, self.spot(window, byte));
         let kind = if writes { FaultKind::OutOfBoundsWrite } else { FaultKind::OutOfBoundsRead };
         self.see(kind, span, || {
-            format!("bytes {byte} to {} of `{name}`, which has {size}", byte as usize + width)
+            format!("{spot}, where `{name}` has ended: it has {size} bytes")
         });
     }
 
@@ -373,7 +425,7 @@ impl<'m, 'r> Machine<'m, 'r> {
         let same_group = earlier.group == me.group;
         let does = |writes: bool| if writes { "writes" } else { "reads" };
         let [first, second] = writes.map(does);
-        let name = &window.name;
+        let spot = self.spot(window, byte);
         let called = |lane: u32| match lane {
             OTHERS => "another one".to_string(),
             lane => format!("invocation {lane}"),
@@ -383,8 +435,8 @@ impl<'m, 'r> Machine<'m, 'r> {
         if same_group && writes != [true, true] {
             self.see_both(FaultKind::MissingBarrier, me.span, Some(earlier.span), || {
                 format!(
-                    "invocation {} {second} byte {byte} of `{name}` that {} {first} in \
-                     {{other}}, with no barrier between",
+                    "invocation {} {second} {spot} that {} {first} in {{other}}, with no barrier \
+                     between",
                     me.lane,
                     called(earlier.lane)
                 )
@@ -397,8 +449,7 @@ impl<'m, 'r> Machine<'m, 'r> {
         };
         self.see_both(FaultKind::Race, me.span, Some(earlier.span), || {
             format!(
-                "{whose} meet at byte {byte} of `{name}`: one {second} what the other {first} in \
-                 {{other}}"
+                "{whose} meet at {spot}: one {second} what the other {first} in {{other}}"
             )
         });
     }

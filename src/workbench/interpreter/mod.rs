@@ -55,8 +55,28 @@ pub(super) struct Options {
     pub subgroup: u32,
     /// f16 that overflows is a fault: inputs are such that it should not.
     pub overflow: bool,
-    /// Statements of workgroups that are executed at most, before a loop counts as endless.
+    /// Statements of workgroups that are executed at most; those of many invocations count more.
     pub most: u64,
+    /// Rounds of a loop after which it counts as endless.
+    pub rounds: u64,
+}
+
+/// How an execution ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Whole,
+    /// In a loop that does not end, which was seen.
+    Endless,
+    /// After as many statements as were allowed.
+    TooLong,
+}
+
+/// What came of an execution.
+pub(super) struct Executed {
+    pub sightings: Vec<Sighting>,
+    /// The number after that of the last workgroup.
+    pub next: u32,
+    pub end: End,
 }
 
 impl Interpreter {
@@ -90,7 +110,7 @@ impl Interpreter {
     }
 
     /// Executes all workgroups of `grid`. `first` is the number of the first one, counted through
-    /// all dispatches from 1; the number after the last one is returned.
+    /// all dispatches from 1.
     pub fn run(
         &self,
         regions: &mut [Region],
@@ -98,12 +118,13 @@ impl Interpreter {
         grid: [u32; 3],
         options: Options,
         first: u32,
-    ) -> Result<(Vec<Sighting>, u32), Refusal> {
+    ) -> Result<Executed, Refusal> {
         let mut machine =
             Machine::new(&self.module, &self.info, regions, bindings, grid, options, first)?;
         machine.run()?;
-        let next = machine.next_group();
-        Ok((machine.sightings(&|span: Span| self.line(span)), next))
+        let (next, end) = (machine.next_group(), machine.end);
+        let sightings = machine.sightings(&|span: Span| self.line(span));
+        Ok(Executed { sightings, next, end })
     }
 
     fn line(&self, span: Span) -> Option<usize> {

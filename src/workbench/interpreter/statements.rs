@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use naga::{Barrier, Block, Span, Statement, SwitchValue};
 
-use super::Refusal;
 use super::machine::Machine;
 use super::values::{Data, Value};
+use super::{End, Refusal};
 use crate::workbench::fault::FaultKind;
 
 /// Both in order.
@@ -26,25 +26,12 @@ impl<'m> Machine<'m, '_> {
             if active.is_empty() {
                 break;
             }
-            if self.tired(*span) {
+            if self.is_tired(active.len()) {
                 return Ok(Vec::new());
             }
             active = self.statement(statement, *span, active)?;
         }
         Ok(active)
-    }
-
-    /// Whether more was executed than any kernel should need.
-    fn tired(&mut self, span: Span) -> bool {
-        self.steps += 1;
-        let tired = self.steps > self.options.most;
-        if tired {
-            let most = self.options.most;
-            self.see(FaultKind::Endless, span, || {
-                format!("still running after {most} statements of workgroups")
-            });
-        }
-        tired
     }
 
     fn statement(
@@ -75,7 +62,7 @@ impl<'m> Machine<'m, '_> {
                 return self.switch(selector, cases, active);
             }
             Statement::Loop { ref body, ref continuing, break_if } => {
-                return self.rounds(body, continuing, break_if, active);
+                return self.rounds(body, continuing, break_if, active, span);
             }
             Statement::Break => {
                 let frame = self.frame()?;
@@ -215,12 +202,23 @@ impl<'m> Machine<'m, '_> {
         continuing: &'m Block,
         break_if: Option<naga::Handle<naga::Expression>>,
         mut active: Vec<u32>,
+        span: Span,
     ) -> Result<Vec<u32>, Refusal> {
         let mut out = Vec::new();
         let frame = self.frame()?;
         frame.breaks.push(Vec::new());
         frame.continues.push(Vec::new());
-        while !active.is_empty() {
+        let mut rounds = 0;
+        while !active.is_empty() && self.end == End::Whole {
+            rounds += 1;
+            if rounds > self.options.rounds {
+                let rounds = self.options.rounds;
+                self.see(FaultKind::Endless, span, || {
+                    format!("still running after {rounds} rounds")
+                });
+                self.end = End::Endless;
+                break;
+            }
             let ended = self.block(body, active)?;
             let frame = self.frame()?;
             let continued = frame.continues.last_mut().map(std::mem::take).unwrap_or_default();

@@ -170,6 +170,33 @@ impl<'m> Types<'m> {
         })
     }
 
+    /// What stands at a byte, as it is written behind a variable's name: `[3].x`.
+    pub fn path(&self, inner: &TypeInner, byte: u32) -> String {
+        const NAMES: [&str; 4] = ["x", "y", "z", "w"];
+        let component = |byte: u32, width: u8| NAMES[(byte / u32::from(width.max(1))) as usize % 4];
+        match *inner {
+            TypeInner::Array { base, stride, .. } => {
+                let stride = stride.max(1);
+                let rest = self.path(self.inner(base), byte % stride);
+                format!("[{}]{rest}", byte / stride)
+            }
+            TypeInner::Vector { scalar, .. } => format!(".{}", component(byte, scalar.width)),
+            TypeInner::Matrix { rows, scalar, .. } => {
+                let each = column(rows, u32::from(scalar.width)).max(1);
+                format!("[{}].{}", byte / each, component(byte % each, scalar.width))
+            }
+            TypeInner::Struct { ref members, .. } => {
+                let found = members.iter().rev().find(|member| member.offset <= byte);
+                found.map_or_else(String::new, |member| {
+                    let name = member.name.as_deref().unwrap_or_default();
+                    let rest = self.path(self.inner(member.ty), byte - member.offset);
+                    format!(".{name}{rest}")
+                })
+            }
+            _ => String::new(),
+        }
+    }
+
     /// The place of member `index` of a struct: in bytes and in scalars.
     pub fn member(&self, inner: &TypeInner, index: u32) -> Result<(u32, u32), Refusal> {
         let TypeInner::Struct { members, .. } = inner else {

@@ -101,6 +101,8 @@ impl Data {
 pub(super) enum Place {
     /// A variable of the function at this depth of calls; offsets count scalars.
     Local { frame: usize, variable: usize },
+    /// A private variable, by its number among the global ones; offsets count scalars.
+    Private(usize),
     /// A global variable, by its number; offsets count bytes.
     Global(usize),
 }
