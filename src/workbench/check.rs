@@ -747,9 +747,7 @@ fn remarks(interface: &Interface, spec: &Spec) -> Vec<String> {
     for tensor in spec.inputs() {
         match interface.find(&tensor.name) {
             None => all.push(format!("`{}` is an input, and nothing is bound to it", tensor.name)),
-            Some(bound)
-                if bound.stored == Stored::U32 && bound.stored.is_half(tensor.element) =>
-            {
+            Some(bound) if bound.stored == Stored::U32 && bound.stored.is_half(tensor.element) => {
                 all.push(format!("`{}` holds u32: two f16 in each", tensor.name));
             }
             Some(_) => {}

@@ -233,7 +233,9 @@ impl Pipeline {
         let range = staging.slice(..).get_mapped_range().map_err(|error| error.to_string())?;
         let guard = guard(&self.gpu);
         let intact = range[..guard].iter().all(|&byte| byte == PATTERN)
-            && range[guard + size.next_multiple_of(4)..2 * guard + size].iter().all(|&byte| byte == PATTERN);
+            && range[guard + size.next_multiple_of(4)..2 * guard + size]
+                .iter()
+                .all(|&byte| byte == PATTERN);
         Ok((range[guard..guard + size].to_vec(), intact))
     }
 }

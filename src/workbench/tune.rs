@@ -334,7 +334,14 @@ mod tests {
             sizes: String::new(),
             before: 1.0,
             after: ratio,
-            difference: Difference { ratio, interval: [ratio; 2], p: 0.0, noise: 0.0, rounds: 15, significant },
+            difference: Difference {
+                ratio,
+                interval: [ratio; 2],
+                p: 0.0,
+                noise: 0.0,
+                rounds: 15,
+                significant,
+            },
         };
         let mixed = vec![tuned(0.5, true), tuned(1.1, true)];
         let better = vec![tuned(0.8, true), tuned(1.001, false)];

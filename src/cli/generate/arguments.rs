@@ -8,7 +8,7 @@ use mixofshow::metrics::survey::Share;
 use mixofshow::pipeline::random::RngKind;
 use mixofshow::pipeline::recipe::Recipe;
 use mixofshow::pipeline::text::prompt::Syntax;
-use mixofshow::pipeline::{Compose, MOST_PICTURES};
+use mixofshow::pipeline::{Compose, MOST_PICTURES, Request};
 use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::scheduler::spacing::Schedule;
 
