@@ -203,8 +203,8 @@ impl Run {
 const SCHEDULES: [Schedule; 3] = [
     Schedule::Staged,
     // As on NVIDIA's cards, and as on one with small matrices and subgroups of several sizes.
-    Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false, attention: true }),
-    Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true, attention: true }),
+    Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false, attention: true, wide: true }),
+    Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true, attention: true, wide: true }),
 ];
 
 /// How a kernel's variant is called here: by the kernel and its parameters.
@@ -214,7 +214,8 @@ fn variant(kernel: &str, params: &Params) -> String {
 
 /// Whether a variant is made of cooperative matrices, and so for features beyond WebGPU's floor.
 fn of_matrices(variant: &str) -> bool {
-    ["matmul_matrices ", "attention_matrices "].iter().any(|kernel| variant.starts_with(kernel))
+    let kernel = variant.split(' ').next().unwrap_or_default();
+    kernel.contains("_matrices")
 }
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);

@@ -6,9 +6,10 @@ use mixofshow::backend::wgpu::kernel_names;
 use mixofshow::workbench::{Source, check_shipped};
 
 /// Those that no case of the workbench can dispatch, and why.
-const ELSEWHERE: [&str; 4] = [
+const ELSEWHERE: [&str; 5] = [
     // Cooperative matrices are not interpreted.
     "attention_matrices",
+    "attention_matrices_wide",
     "matmul_matrices",
     "matmul_sums",
     // Measures a device.

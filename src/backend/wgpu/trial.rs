@@ -7,6 +7,7 @@ use super::buffer::Slice;
 use super::device::{Gpu, Options};
 use super::kernel::Scalar;
 use super::matrices::{Blocks, Matrices, MatrixUse, Tested};
+use super::ops::attention_matrices::{HEADROOM, MOST, WideTiles};
 use super::record::{Command, Uniform, run_once};
 use super::template::{Params, Value};
 use super::traits::{Schedule, Traits};
@@ -38,9 +39,10 @@ impl Gpu {
         self.tested().map(|tested| tested.matrices)
     }
 
-    /// Why attention is made without cooperative matrices where products are made with them.
+    /// Which attention is made without cooperative matrices where products are made with them, and
+    /// why.
     pub fn attention_without_matrices(&self) -> Option<&str> {
-        self.tested().ok()?.attention.as_ref().err().map(String::as_str)
+        self.tested().ok()?.problems.as_deref()
     }
 
     fn tested(&self) -> Result<&Tested, &str> {
@@ -68,7 +70,7 @@ impl AdapterReport {
                     match gpu.matrices() {
                         Ok(matrices) => {
                             let but = gpu.attention_without_matrices().map(|why| {
-                                format!("; not for attention, which failed the test: {why}")
+                                format!("; not for all attention, of which failed the test: {why}")
                             });
                             format!(
                                 "used: {0}x{0}, tested{1}",
@@ -91,21 +93,35 @@ impl Matrices {
         for blocks in [Some(self.small()), self.large()].into_iter().flatten() {
             self.test_blocks(gpu, blocks).map_err(|e| e.to_string())??;
         }
-        let attention =
-            self.test_attention(gpu).map_err(|e| e.to_string()).and_then(|result| result);
+        let mut problems = Vec::new();
+        let mut passes = |wanted: bool, what: &str, result: Result<Result<(), String>>| {
+            let result = result.map_err(|e| e.to_string()).and_then(|result| result);
+            problems.extend(result.as_ref().err().map(|why| format!("{what}: {why}")));
+            wanted && result.is_ok()
+        };
+        let attention = passes(self.attention, "heads of all widths", self.test_attention(gpu, false));
+        let wide = passes(self.wide, "wide heads", self.test_attention(gpu, true));
         Ok(Tested {
-            matrices: Matrices { attention: self.attention && attention.is_ok(), ..self },
-            attention,
+            matrices: Matrices { attention, wide: wide && attention, ..self },
+            problems: (!problems.is_empty()).then(|| problems.join("; ")),
         })
     }
 
     /// As [`Matrices::test`], of attention in which every token sees one key alone: what comes out
-    /// is that key's value.
-    fn test_attention(self, gpu: &Gpu) -> Result<Result<(), String>> {
+    /// is that key's value. `wide`: of heads that subgroups share out.
+    fn test_attention(self, gpu: &Gpu, wide: bool) -> Result<Result<(), String>> {
         // The smallest tiles, ragged in all directions; each token's key is another one, in tile
         // after tile.
         const AT_ONCE: usize = 16;
-        let (tokens, keys, d) = (4 * self.size + 13, 2 * AT_ONCE + 5, self.size + 4);
+        let memory = gpu.limits.max_compute_workgroup_storage_size as usize;
+        let d = if wide { 9 * self.size + 4 } else { self.size + 4 };
+        let tiles = match WideTiles::of(self, &gpu.tuned.attention_matrices, memory, d) {
+            Some(tiles) if wide => Some(tiles),
+            None if wide => return Ok(Err("too little workgroup memory".into())),
+            _ => None,
+        };
+        let at_once = if wide { 4 * self.size } else { AT_ONCE };
+        let (tokens, keys) = (4 * self.size + 13, 2 * at_once + 5);
         let sought = |token: usize| token * 7 % keys;
         // Six bits of a key's number, again and again: any two keys differ in more than f16's range
         // of exponents.
@@ -125,7 +141,7 @@ impl Matrices {
             ("v", make(keys, &value)?),
         ];
         let y = gpu.buffer("test of cooperative matrices", (tokens * d * 4) as u64)?;
-        let numbers = [
+        let narrow = [
             ("size", self.size),
             ("lanes", self.lanes),
             ("parts", 4),
@@ -133,32 +149,38 @@ impl Matrices {
             ("keys", AT_ONCE),
             ("d", d),
             ("padded", d.next_multiple_of(self.size)),
-            ("most", 15),
-            ("headroom", 6),
+            ("most", MOST),
+            ("headroom", HEADROOM),
         ];
-        let mut params: Params = numbers.map(|(name, n)| (name, Value::from(n))).into();
+        let mut params: Params = narrow.map(|(name, n)| (name, Value::from(n))).into();
         let choices = [
             ("varying", self.varying),
             ("causal", false),
             ("masked", false),
+            ("regional", false),
             ("ragged", true),
             ("ahead", true),
         ];
         params.extend(choices.map(|(name, choice)| (name, Value::from(choice))));
+        let rows = tiles.map_or(4 * self.size, WideTiles::tokens);
+        let (kernel, params) = match tiles {
+            Some(tiles) => ("attention_matrices_wide", tiles.params(keys)),
+            None => ("attention_matrices", params),
+        };
         let mut uniforms = [("tokens", tokens), ("keys", keys), ("channels", d / 4), ("share", 1)]
             .map(|(name, value)| (name, Uniform::from(value)))
             .to_vec();
         uniforms.push(("scale", Uniform::from(1.0)));
         let bindings = inputs.map(|(name, (slice, scalar))| (name.to_string(), slice, scalar));
         let command = Command::Dispatch {
-            kernel: "attention_matrices",
+            kernel,
             params,
             bindings: bindings
                 .into_iter()
                 .chain([("y".into(), Slice::whole(&y), Scalar::F32)])
                 .collect(),
             uniforms,
-            grid: [tokens.div_ceil(4 * self.size) as u32, 1, 1],
+            grid: [tokens.div_ceil(rows) as u32, 1, 1],
             label: "test of cooperative matrices".into(),
             flops: 0,
             bytes: 0,

@@ -5,7 +5,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod attention_gradient;
-mod attention_matrices;
+pub(super) mod attention_matrices;
 mod average_pool;
 mod binary;
 mod concat;
