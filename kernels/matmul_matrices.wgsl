@@ -7,6 +7,10 @@
 // outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x
 // {{ each_columns }} matrices each, from {{ depth }} inputs at a time; the next ones are loaded
 // meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
+//% if backwards
+// w is read backwards: w[k, n] instead of w[n, k], in panels [into / 64][taps][outputs][64], taps
+// from the last to the first. It lies [output][input] in workgroup memory, too.
+//% endif
 //% if parted
 // `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part
 // is a layer of workgroups.
@@ -29,7 +33,7 @@ enable wgpu_cooperative_matrix;
 //% set x_loads = rows * quads // invocations
 //% set w_loads = depth * column_quads // invocations
 //% set x_stride = depth + 8
-//% set w_stride = columns + 8
+//% set w_stride = depth + 8 if backwards else columns + 8
 //% set matrix = "coop_mat" ~ size ~ "x" ~ size
 struct Sizes {
   into: u32,
@@ -51,7 +55,11 @@ struct Sizes {
 {{ ep.functions(epilogue, "vec4<f32>") }}
 // Rows end in 16 bytes of nothing, so that those of a matrix lie in different banks.
 var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
+//% if backwards
+var<workgroup> ws: array<f16, {{ columns * w_stride }}>; // [output][input]
+//% else
 var<workgroup> ws: array<f16, {{ depth * w_stride }}>; // [input][output]
+//% endif
 var<workgroup> ys: array<f32, {{ parts * 256 }}>; // [part][16 rows][16 outputs]
 
 // Stores the 16 x 16 sums of each part that stand in `ys`; `row` and `channel` are those of the
@@ -96,6 +104,14 @@ fn main(
 //% else
   const taps = 1u;
 //% endif
+//% if backwards
+  // An output that is not there is read as the last one; what comes of it is not stored.
+//% for i in range(w_loads)
+  let output{{ i }} = lane / {{ quads }}u + {{ i * invocations // quads }}u;
+  let column{{ i }} = min(group.x * {{ columns }}u + output{{ i }}, sizes.channels * 4u - 1u);
+  var b{{ i }} = vec4<f16>();
+//% endfor
+//% else
   // A panel that is not there is read as the last one; what comes of it is not stored.
   let column = group.x * {{ column_quads }}u + lane % {{ column_quads }}u;
   let panel = min(column / 16u, (sizes.channels + 15u) / 16u - 1u);
@@ -104,6 +120,7 @@ fn main(
   let input{{ i }} = lane / {{ column_quads }}u + {{ i * invocations // column_quads }}u;
   var b{{ i }} = vec4<f16>();
 //% endfor
+//% endif
   let chunks = (into + {{ quads - 1 }}u) / {{ quads }}u;
 //% if parted
   let begin = group.z * sizes.steps;
@@ -120,11 +137,21 @@ fn main(
       let k = {{ step }} % chunks * {{ quads }}u;
       let shift =
         (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into + k;
+//% if backwards
+      let input = (k + quad) * 4u;
+      let weights = (input / 64u * taps + taps - 1u - tap) * sizes.channels * 4u;
+//% else
       let weights = panel_start + (tap * sizes.into + k * 4u) * 16u;
+//% endif
 //% else
       let k = {{ step }} * {{ quads }}u;
       let shift = k;
+//% if backwards
+      let input = (k + quad) * 4u;
+      let weights = input / 64u * sizes.channels * 4u;
+//% else
       let weights = panel_start + k * 64u;
+//% endif
 //% endif
 //% if ragged
       let inside = k + quad < into;
@@ -137,7 +164,17 @@ fn main(
 //% endif
 //% endfor
 //% for i in range(w_loads)
+//% if backwards
 //% if ragged
+      if (inside) {
+        b{{ i }} = w[(weights + column{{ i }}) * 16u + input % 64u / 4u];
+      } else {
+        b{{ i }} = vec4<f16>();
+      }
+//% else
+      b{{ i }} = w[(weights + column{{ i }}) * 16u + input % 64u / 4u];
+//% endif
+//% elif ragged
       if (k * 4u + input{{ i }} < sizes.into) {
         b{{ i }} = w[weights + input{{ i }} * 16u];
       } else {
@@ -176,7 +213,11 @@ fn main(
 //% endfor
 //% for i in range(w_loads)
     {
+//% if backwards
+      let to = output{{ i }} * {{ w_stride }}u + quad * 4u;
+//% else
       let to = input{{ i }} * {{ w_stride }}u + lane % {{ column_quads }}u * 4u;
+//% endif
 //% for e in range(4)
       ws[to + {{ e }}u] = b{{ i }}.{{ "xyzw"[e] }};
 //% endfor
@@ -193,8 +234,13 @@ fn main(
         &xs[(part_row + {{ i * size }}u) * {{ x_stride }}u + k], {{ x_stride }}u);
 //% endfor
 //% for j in range(each_columns)
+//% if backwards
+      let w{{ j }} = coopLoad<{{ matrix }}<f16, B>>(
+        &ws[(part_column + {{ j * size }}u) * {{ w_stride }}u + k], {{ w_stride }}u);
+//% else
       let w{{ j }} = coopLoadT<{{ matrix }}<f16, B>>(
         &ws[k * {{ w_stride }}u + part_column + {{ j * size }}u], {{ w_stride }}u);
+//% endif
 //% for i in range(each_rows)
       c{{ i }}_{{ j }} = coopMultiplyAdd(x{{ i }}, w{{ j }}, c{{ i }}_{{ j }});
 //% endfor

@@ -210,6 +210,7 @@ impl Matrices {
             ("each_columns", Value::from(blocks.each)),
             ("depth", Value::from(blocks.depth)),
             ("parted", Value::from(false)),
+            ("backwards", Value::from(false)),
             ("ragged", Value::from(!into.is_multiple_of(blocks.depth))),
         ]
         .into()

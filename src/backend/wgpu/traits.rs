@@ -38,6 +38,8 @@ pub struct Traits {
     pub workgroup_memory: usize,
     /// The form of the heavy kernels.
     pub schedule: Schedule,
+    /// Activations are kept in f16 by graphs that allow it.
+    pub halves: bool,
     /// Tile sizes and the like.
     pub tuned: Tuned,
 }

@@ -2,9 +2,11 @@
 //! follows from it.
 
 use super::Result;
+use super::activations::ActivationUse;
 use super::adapter::{AdapterReport, Selection};
 use super::buffer::Slice;
 use super::device::{Gpu, Options};
+use super::halved::HALVES;
 use super::kernel::Scalar;
 use super::matrices::{Blocks, Matrices, MatrixUse, Tested};
 use super::ops::attention_matrices::{HEADROOM, MOST, WideTiles};
@@ -30,6 +32,7 @@ impl Gpu {
             },
             workgroup_memory: self.limits.max_compute_workgroup_storage_size as usize,
             schedule: self.schedule(),
+            halves: self.activations().is_ok(),
             tuned: self.tuned,
         })
     }
@@ -45,6 +48,28 @@ impl Gpu {
         self.tested().ok()?.problems.as_deref()
     }
 
+    /// Whether activations are kept in f16, or why not. The first call tests that the device
+    /// reads and writes them.
+    pub fn activations(&self) -> Result<(), &str> {
+        let test = || {
+            self.wants_halves(self.matrices().is_ok())?;
+            test_halves(self).map_err(|e| e.to_string()).and_then(|result| result)
+        };
+        self.halves.get_or_init(test).as_ref().map(|_| ()).map_err(String::as_str)
+    }
+
+    /// Whether activations are to be kept in f16 on a device that does or does not make products
+    /// of `matrices`, or why not.
+    fn wants_halves(&self, matrices: bool) -> Result<(), String> {
+        let has = self.device.features().contains(wgpu::Features::SHADER_F16);
+        match self.activations {
+            ActivationUse::F32 => Err("switched off".into()),
+            ActivationUse::Auto if !matrices => Err("products are made without matrices".into()),
+            _ if !has => Err("the adapter has no f16".into()),
+            _ => Ok(()),
+        }
+    }
+
     fn tested(&self) -> Result<&Tested, &str> {
         let test = |matrices: Matrices| {
             matrices.test(self).map_err(|message| format!("failed the test: {message}"))
@@ -56,17 +81,55 @@ impl Gpu {
     }
 }
 
+/// Whether numbers come through a kernel that reads f32 and writes f16, and one that reads f16,
+/// as f16 has them; what it cannot hold, as its greatest.
+fn test_halves(gpu: &Gpu) -> Result<Result<(), String>> {
+    const COUNT: usize = 1000;
+    let given: Vec<f32> = (0..COUNT).map(|i| (i as f32 - 300.0) * 1.001 * 2f32.powi(i as i32 % 9)).collect();
+    let buffer = |bytes: usize| -> Result<Slice> {
+        Ok(Slice::whole(&gpu.buffer("test of f16", bytes as u64)?))
+    };
+    let (x, h, y) = (buffer(4 * COUNT)?, buffer(2 * COUNT)?, buffer(4 * COUNT)?);
+    gpu.write(&x.buffer, 0, bytemuck::cast_slice(&given));
+    for (name, from, to) in [("y", (&x, Scalar::F32), (&h, Scalar::F16)), ("x", (&h, Scalar::F16), (&y, Scalar::F32))] {
+        let numbers = [("rows", 1), ("width", COUNT / 4), ("from_stride", 0), ("from_start", 0), ("to_stride", 0), ("to_start", 0)];
+        let command = Command::Dispatch {
+            kernel: "copy",
+            params: [("vector", Value::from(4)), (HALVES, Value::from(vec![Value::from(name)]))].into(),
+            bindings: [("x", from), ("y", to)].map(|(name, (slice, scalar))| (name.to_string(), slice.clone(), scalar)).to_vec(),
+            uniforms: numbers.map(|(name, value)| (name, Uniform::from(value))).to_vec(),
+            grid: [(COUNT / 4).div_ceil(64) as u32, 1, 1],
+            label: "test of f16".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        // SAFETY: the buffers were made above for as many elements as the uniforms give.
+        unsafe { run_once(gpu, &command) }?;
+    }
+    let found: Vec<f32> = bytemuck::pod_collect_to_vec(&gpu.read(&y.buffer, 0, 4 * COUNT as u64)?);
+    let wrong = given.iter().zip(&found).find(|(given, found)| {
+        let held = half::f16::from_f32(given.clamp(-65504.0, 65504.0)).to_f32();
+        // Devices may round either way.
+        !((held - **found).abs() <= held.abs() / 1024.0)
+    });
+    Ok(wrong.map_or(Ok(()), |(given, found)| Err(format!("failed the test: {given} came back as {found}"))))
+}
+
 impl AdapterReport {
     /// Opens the adapter, if it has cooperative matrices, and tests those that are to be used.
-    pub fn try_matrices(&mut self, matrices: MatrixUse) {
+    pub fn try_matrices(&mut self, matrices: MatrixUse, activations: ActivationUse) {
         if self.cooperative_matrices.is_empty() {
             return;
         }
         let selection = Selection::Matching(self.index.to_string());
         self.matrices =
-            Some(match Gpu::open(&Options { selection, matrices, ..Options::default() }) {
+            Some(match Gpu::open(&Options { selection, matrices, activations, ..Options::default() }) {
                 Ok(gpu) => {
                     self.schedule = gpu.schedule().name();
+                    self.activations = Some(match gpu.activations() {
+                        Ok(()) => "f16, for networks whose weights are".to_string(),
+                        Err(why) => format!("f32: {why}"),
+                    });
                     match gpu.matrices() {
                         Ok(matrices) => {
                             let but = gpu.attention_without_matrices().map(|why| {

@@ -102,6 +102,34 @@ table! {
     ops::lora_up::LoraUp,
 }
 
+/// Whether what `operation` makes may be kept in f16: not statistics, gates, states of samplers,
+/// nor anything of gradients.
+pub(crate) fn may_be_halved(operation: &dyn Operation) -> bool {
+    matches!(
+        operation.name(),
+        "attention"
+            | "average_pool"
+            | "concat"
+            | "conv2d"
+            | "geglu"
+            | "group_norm"
+            | "layer_norm"
+            | "linear"
+            | "lora_up"
+            | "pad2d"
+            | "regional_attention"
+            | "reshape"
+            | "scale"
+            | "slice"
+            | "upsample"
+    ) || is_elementwise(operation)
+}
+
+fn is_elementwise(operation: &dyn Operation) -> bool {
+    let operation: &dyn Any = operation;
+    operation.is::<ops::activation::Activation>() || operation.is::<ops::binary::Binary>()
+}
+
 /// How `operation` wants input `index` where it is a weight.
 pub(crate) fn layout_of(operation: &dyn Operation, index: usize) -> Layout {
     lowering_of(operation).map_or(Layout::Plain, |lower| lower.layout(index))
