@@ -154,7 +154,7 @@ impl Attention {
         let expected = self.evaluate();
         for (device, rounds) in devices() {
             // Matrices keep 11 bits of exponentials.
-            close(what, &self.run(&device), &expected, if rounds { 2e-3 } else { 1e-5 });
+            close(what, &self.run(&device), &expected, if rounds { 5e-3 } else { 1e-5 });
         }
         expected
     }
@@ -311,7 +311,7 @@ fn inputs_for_a_farther_reach_take_tables_of_a_shorter_one() {
         let expected = Attention::regional(&arrays, weights, &lengths, 2).evaluate();
         let farther = Attention::reaching(&arrays, tables, reach.clone(), 2);
         for (device, rounds) in devices() {
-            let tolerance = if rounds { 2e-3 } else { 1e-5 };
+            let tolerance = if rounds { 5e-3 } else { 1e-5 };
             close("tables of a shorter reach", &farther.run(&device), &expected, tolerance);
         }
     }

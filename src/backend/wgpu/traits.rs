@@ -13,7 +13,7 @@ pub enum Schedule {
     /// Tiles staged in workgroup memory.
     Staged,
     /// As `Staged`, but matmuls with f16 weights are made of cooperative matrices, and attention
-    /// but to prompts where weights are f16, unless gradients or sums of activations are taken:
+    /// where weights are f16, unless gradients are to be exact or sums of activations are taken:
     /// factors are rounded to f16.
     Matrices(Matrices),
 }

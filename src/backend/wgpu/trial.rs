@@ -118,7 +118,7 @@ fn test_halves(gpu: &Gpu) -> Result<Result<(), String>> {
 impl AdapterReport {
     /// Opens the adapter, if it has cooperative matrices, and tests those that are to be used.
     pub fn try_matrices(&mut self, matrices: MatrixUse, activations: ActivationUse) {
-        if self.cooperative_matrices.is_empty() {
+        if self.cooperative_matrices.is_empty() && activations != ActivationUse::F16 {
             return;
         }
         let selection = Selection::Matching(self.index.to_string());
@@ -186,10 +186,11 @@ impl Matrices {
         let at_once = if wide { 4 * self.size } else { AT_ONCE };
         let (tokens, keys) = (4 * self.size + 13, 2 * at_once + 5);
         let sought = |token: usize| token * 7 % keys;
-        // Six bits of a key's number, again and again: any two keys differ in more than f16's range
+        // The bits of a key's number, again and again: any two keys differ in more than f16's range
         // of exponents.
+        let bits = if wide { 8 } else { 6 };
         let code =
-            |key: usize, channel: usize| if key >> (channel % 6) & 1 == 0 { -1.0 } else { 1.0 };
+            |key: usize, channel: usize| if key >> (channel % bits) & 1 == 0 { -1.0 } else { 1.0 };
         let value = |key: usize, channel: usize| ((key * 5 + channel * 3) % 17) as f32 - 8.0;
         let make =
             |rows: usize, element: &dyn Fn(usize, usize) -> f32| -> Result<(Slice, Scalar)> {
