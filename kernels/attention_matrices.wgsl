@@ -19,8 +19,8 @@
 // Exponents are relative to a reference of each token that is not its greatest score but seldom
 // changes: only where a score exceeds it by more than {{ most }} is it raised to {{ headroom }}
 // below the greatest score met, and the token's sums scaled. So the common way needs no greatest
-// score of a row, and no sums leave their registers; exponentials stay in f16's range. What comes of
-// a token hangs on no other one.
+// score of a row, and no sums leave their registers; exponentials stay in f16's range. What comes
+// of a token hangs on no other one.
 // Matrices have no elements in WGSL: scores go through workgroup memory to the lanes that take
 // exponentials, which go back as matrices.
 enable f16;
@@ -283,7 +283,8 @@ fn main(
 //% else
     for (var e = lane; e < {{ keys * quads }}u; e += {{ invocations }}u) {
       let source =
-        (shared_entry + min(tile + e / {{ quads }}u, {{ last_key }} - 1u)) * sizes.channels + head + e % {{ quads }}u;
+        (shared_entry + min(tile + e / {{ quads }}u, {{ last_key }} - 1u)) * sizes.channels
+        + head + e % {{ quads }}u;
       hold_pair(e / {{ quads }}u, e % {{ quads }}u, k[source], v[source]);
     }
 //% endif

@@ -42,7 +42,9 @@ struct Processor<'a> {
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let mut adapters = gpu::list();
-    adapters.iter_mut().for_each(|adapter| adapter.try_matrices(global.matrices, global.activations));
+    adapters
+        .iter_mut()
+        .for_each(|adapter| adapter.try_matrices(global.matrices, global.activations));
     let chosen = global.selection().place(&adapters)?;
     let cpu = Cpu::open(&global.cpu_options())?;
     let report = CpuReport::of(&cpu);

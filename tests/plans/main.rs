@@ -214,7 +214,13 @@ impl Run {
 const SCHEDULES: [Schedule; 3] = [
     Schedule::Staged,
     // As on NVIDIA's cards, and as on one with small matrices and subgroups of several sizes.
-    Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false, attention: true, wide: true }),
+    Schedule::Matrices(Matrices {
+        size: 16,
+        lanes: 32,
+        varying: false,
+        attention: true,
+        wide: true,
+    }),
     Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true, attention: true, wide: true }),
 ];
 

@@ -76,8 +76,8 @@ fn every_variant_is_valid_and_keeps_to_the_floor_of_webgpu() {
 /// A device with nothing but WebGPU's limits makes a pipeline of every variant.
 #[test]
 fn every_variant_becomes_a_pipeline() {
-    for (kernel, params) in
-        all_dispatches().filter(|(kernel, params)| !of_more_than_the_floor(&variant(kernel, params)))
+    for (kernel, params) in all_dispatches()
+        .filter(|(kernel, params)| !of_more_than_the_floor(&variant(kernel, params)))
     {
         dry::floor().kernel(kernel, params).unwrap_or_else(|e| panic!("{e}"));
     }

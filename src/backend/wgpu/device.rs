@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Result;
+use super::activations::ActivationUse;
 use super::adapter::{Selection, select};
 use super::buffer::{Buffer, Memory};
 use super::error::Error;
 use super::kernel::{Checks, Kernel, complaint, reflect};
-use super::activations::ActivationUse;
 use super::matrices::{Matrices, MatrixUse, Tested};
 use super::measured;
 use super::pipelines::Pipelines;

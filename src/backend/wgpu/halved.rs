@@ -25,8 +25,10 @@ pub(super) fn halved(text: &str, names: &[String]) -> Result<String, String> {
         }
         out.push_str(line);
     }
-    let rest: String =
-        text.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("enable ")).collect();
+    let rest: String = text
+        .split_inclusive('\n')
+        .filter(|line| !line.trim_start().starts_with("enable "))
+        .collect();
     out.push_str(&converted(&rest, &found)?);
     let mut types: Vec<&str> = found.iter().map(|(_, ty)| ty.as_str()).collect();
     types.sort_unstable();

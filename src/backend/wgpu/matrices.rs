@@ -142,7 +142,13 @@ impl Matrices {
             })
         };
         let size = [16, 8].into_iter().find(|&size| has(size))?;
-        Some(Matrices { size: size as usize, lanes, varying: least < lanes, attention: true, wide: true })
+        Some(Matrices {
+            size: size as usize,
+            lanes,
+            varying: least < lanes,
+            attention: true,
+            wide: true,
+        })
     }
 
     /// Whether kernels made for these run on an adapter that has `others`: of one size, and with

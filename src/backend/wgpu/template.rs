@@ -282,8 +282,10 @@ pub fn render(name: &str, params: &Params) -> Result<String> {
         Some(Ok(names)) => names.map(|name| name.to_string()).collect(),
         _ => return Ok(text),
     };
-    halved(&text, &halves)
-        .map_err(|message| Error::Kernel { kernel: name.into(), message: format!("in f16: {message}") })
+    halved(&text, &halves).map_err(|message| Error::Kernel {
+        kernel: name.into(),
+        message: format!("in f16: {message}"),
+    })
 }
 
 /// The error of a template, with the line of its file.

@@ -85,18 +85,31 @@ impl Gpu {
 /// as f16 has them; what it cannot hold, as its greatest.
 fn test_halves(gpu: &Gpu) -> Result<Result<(), String>> {
     const COUNT: usize = 1000;
-    let given: Vec<f32> = (0..COUNT).map(|i| (i as f32 - 300.0) * 1.001 * 2f32.powi(i as i32 % 9)).collect();
+    let given: Vec<f32> =
+        (0..COUNT).map(|i| (i as f32 - 300.0) * 1.001 * 2f32.powi(i as i32 % 9)).collect();
     let buffer = |bytes: usize| -> Result<Slice> {
         Ok(Slice::whole(&gpu.buffer("test of f16", bytes as u64)?))
     };
     let (x, h, y) = (buffer(4 * COUNT)?, buffer(2 * COUNT)?, buffer(4 * COUNT)?);
     gpu.write(&x.buffer, 0, bytemuck::cast_slice(&given));
-    for (name, from, to) in [("y", (&x, Scalar::F32), (&h, Scalar::F16)), ("x", (&h, Scalar::F16), (&y, Scalar::F32))] {
-        let numbers = [("rows", 1), ("width", COUNT / 4), ("from_stride", 0), ("from_start", 0), ("to_stride", 0), ("to_start", 0)];
+    for (name, from, to) in
+        [("y", (&x, Scalar::F32), (&h, Scalar::F16)), ("x", (&h, Scalar::F16), (&y, Scalar::F32))]
+    {
+        let numbers = [
+            ("rows", 1),
+            ("width", COUNT / 4),
+            ("from_stride", 0),
+            ("from_start", 0),
+            ("to_stride", 0),
+            ("to_start", 0),
+        ];
         let command = Command::Dispatch {
             kernel: "copy",
-            params: [("vector", Value::from(4)), (HALVES, Value::from(vec![Value::from(name)]))].into(),
-            bindings: [("x", from), ("y", to)].map(|(name, (slice, scalar))| (name.to_string(), slice.clone(), scalar)).to_vec(),
+            params: [("vector", Value::from(4)), (HALVES, Value::from(vec![Value::from(name)]))]
+                .into(),
+            bindings: [("x", from), ("y", to)]
+                .map(|(name, (slice, scalar))| (name.to_string(), slice.clone(), scalar))
+                .to_vec(),
             uniforms: numbers.map(|(name, value)| (name, Uniform::from(value))).to_vec(),
             grid: [(COUNT / 4).div_ceil(64) as u32, 1, 1],
             label: "test of f16".into(),
@@ -106,13 +119,16 @@ fn test_halves(gpu: &Gpu) -> Result<Result<(), String>> {
         // SAFETY: the buffers were made above for as many elements as the uniforms give.
         unsafe { run_once(gpu, &command) }?;
     }
-    let found: Vec<f32> = bytemuck::pod_collect_to_vec(&gpu.read(&y.buffer, 0, 4 * COUNT as u64)?);
+    let found: Vec<f32> =
+        bytemuck::pod_collect_to_vec(&gpu.read(&y.buffer, 0, 4 * COUNT as u64)?);
     let wrong = given.iter().zip(&found).find(|(given, found)| {
         let held = half::f16::from_f32(given.clamp(-65504.0, 65504.0)).to_f32();
         // Devices may round either way.
         !((held - **found).abs() <= held.abs() / 1024.0)
     });
-    Ok(wrong.map_or(Ok(()), |(given, found)| Err(format!("failed the test: {given} came back as {found}"))))
+    Ok(wrong.map_or(Ok(()), |(given, found)| {
+        Err(format!("failed the test: {given} came back as {found}"))
+    }))
 }
 
 impl AdapterReport {
@@ -122,8 +138,8 @@ impl AdapterReport {
             return;
         }
         let selection = Selection::Matching(self.index.to_string());
-        self.matrices =
-            Some(match Gpu::open(&Options { selection, matrices, activations, ..Options::default() }) {
+        self.matrices = Some(
+            match Gpu::open(&Options { selection, matrices, activations, ..Options::default() }) {
                 Ok(gpu) => {
                     self.schedule = gpu.schedule().name();
                     self.activations = Some(match gpu.activations() {
@@ -145,7 +161,8 @@ impl AdapterReport {
                     }
                 }
                 Err(error) => format!("not used: {error}"),
-            });
+            },
+        );
     }
 }
 
@@ -162,7 +179,8 @@ impl Matrices {
             problems.extend(result.as_ref().err().map(|why| format!("{what}: {why}")));
             wanted && result.is_ok()
         };
-        let attention = passes(self.attention, "heads of all widths", self.test_attention(gpu, false));
+        let attention =
+            passes(self.attention, "heads of all widths", self.test_attention(gpu, false));
         let wide = passes(self.wide, "wide heads", self.test_attention(gpu, true));
         Ok(Tested {
             matrices: Matrices { attention, wide: wide && attention, ..self },

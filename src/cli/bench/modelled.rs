@@ -13,7 +13,7 @@ use super::models::{Options, Part, built};
 use super::{Result, Terminal};
 use crate::cli::Global;
 use mixofshow::backend::wgpu::{
-    self, ActivationUse, Buffer, BufferView, Command, Gpu, Layout, MatrixUse, Matrices, Scalar,
+    self, ActivationUse, Buffer, BufferView, Command, Gpu, Layout, Matrices, MatrixUse, Scalar,
     Schedule, Selection, Slice, Storage, Traits, weight_bytes,
 };
 use mixofshow::graph::{Element, Limits, Plan};
@@ -34,8 +34,7 @@ struct Line {
 
 /// Made by matrices of 16 x 16, with subgroups of 32: what NVIDIA's cards have.
 fn traits(global: &Global) -> Traits {
-    let matrices =
-        Matrices { size: 16, lanes: 32, varying: false, attention: true, wide: true };
+    let matrices = Matrices { size: 16, lanes: 32, varying: false, attention: true, wide: true };
     let with = global.matrices != MatrixUse::Off;
     Traits {
         limits: Limits { max_binding: 4 << 30, max_buffer: 64 << 30, alignment: 256 },
@@ -70,16 +69,13 @@ pub fn run(
         ..wgpu::Options::default()
     })
     .map_err(mixofshow::backend::Error::from)?;
-    let small: Arc<Buffer> =
-        gpu.buffer("stand-in", 16).map_err(mixofshow::backend::Error::from)?;
+    let small: Arc<Buffer> = gpu.buffer("stand-in", 16).map_err(mixofshow::backend::Error::from)?;
     let stand_in = |size: u64| Slice { buffer: small.clone(), offset: 0, size };
     let storage = |storage: Storage<'_>| {
         Ok(match storage {
-            Storage::Arena(arena) => BufferView {
-                slice: stand_in(plan.arenas[arena]),
-                scalar: Scalar::F32,
-                half: false,
-            },
+            Storage::Arena(arena) => {
+                BufferView { slice: stand_in(plan.arenas[arena]), scalar: Scalar::F32, half: false }
+            }
             Storage::Input(tensor) => {
                 let is_float = graph.node(tensor).element == Element::F32;
                 let scalar = if is_float { Scalar::F32 } else { Scalar::U32 };

@@ -91,7 +91,11 @@ impl Tiles {
     /// far as subgroups allow it: numbers are the same.
     fn regional(self) -> Tiles {
         let half = (self.matrices.lanes / self.matrices.size / 2).max(1);
-        if self.tokens() > REGION_GROUP { Tiles { each: self.each.min(half), ..self } } else { self }
+        if self.tokens() > REGION_GROUP {
+            Tiles { each: self.each.min(half), ..self }
+        } else {
+            self
+        }
     }
 
     fn params(self, keys: usize) -> Params {
@@ -218,10 +222,7 @@ impl Attention {
         let masked = lowering.step.inputs.len() > 3;
         if let Some(tiles) = tiles(lowering, self.heads) {
             let mut params = tiles.params(keys);
-            params.extend([
-                ("causal", Value::from(self.causal)),
-                ("masked", Value::from(masked)),
-            ]);
+            params.extend([("causal", Value::from(self.causal)), ("masked", Value::from(masked))]);
             let grid = [q[1].div_ceil(tiles.tokens()), self.heads, q[0]];
             self.dispatch(lowering, "attention_matrices", params, 4, grid);
             return true;

@@ -53,7 +53,7 @@ impl Lower for RegionalAttention {
             ],
             flops: 4 * (batch * channels * self.pairs()) as u64,
         };
-        // Made of matrices, channels are counted in vectors of 4, too: heads have a multiple of them.
+        // Matrices, too, count channels in vectors of 4: heads have a multiple of them.
         self.by_matrices(lowering, &mut work);
         lowering.dispatch(work, false);
     }
