@@ -8,6 +8,8 @@
 //% if masked
 // Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens],
 // itself among them.
+//% elif regional
+// Or that of regional_attention.wgsl, prompt after prompt, as plain attention makes each.
 //% endif
 //% if varying
 // Of subgroups that are smaller than that there are more than parts: those left over repeat what
@@ -15,9 +17,10 @@
 //% endif
 //
 // Exponents are relative to a reference of each token that is not its greatest score but seldom
-// changes: only where a score exceeds it by more than {{ most }} are references raised to
-// {{ headroom }} below the greatest scores met, and all sums scaled. So the common way needs no
-// greatest score of a row, and no sums leave their registers; exponentials stay in f16's range.
+// changes: only where a score exceeds it by more than {{ most }} is it raised to {{ headroom }}
+// below the greatest score met, and the token's sums scaled. So the common way needs no greatest
+// score of a row, and no sums leave their registers; exponentials stay in f16's range. What comes
+// of a token hangs on no other one.
 // Matrices have no elements in WGSL: scores go through workgroup memory to the lanes that take
 // exponentials, which go back as matrices.
 enable f16;
@@ -43,16 +46,27 @@ enable wgpu_cooperative_matrix;
 //% set seen = "select(nothing, s, KEY < sizes.keys && KEY <= first + ROW)"
 //% elif masked
 //% set seen = "select(nothing, s, KEY < sizes.keys && (SEEN & SIGHT) != 0u)"
+//% elif regional
+//% set seen = "select(nothing, s, KEY < end)"
 //% elif ragged
 //% set seen = "select(nothing, s, KEY < sizes.keys)"
 //% endif
+//% set last_key = "end" if regional else "sizes.keys"
+//% if regional
+struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, prompts: u32, scale: f32 }
+//% else
 struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
+//% endif
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
-//% if masked
+//% if regional
+@group(0) @binding(5) var<storage, read> order: array<u32>;
+@group(0) @binding(6) var<storage, read> weights: array<f32>;
+@group(0) @binding(7) var<storage, read> spans: array<u32>;
+//% elif masked
 @group(0) @binding(5) var<storage, read> mask: array<u32>;
 //% endif
 // First q [token][{{ stride }}], which goes to registers; then k transposed
@@ -64,6 +78,10 @@ var<workgroup> ss: array<f32, {{ rows * s_stride }}>;
 var<workgroup> references: array<f32, {{ rows }}>; // at last totals
 var<workgroup> fades: array<f32, {{ rows }}>;
 var<workgroup> exceeded: u32; // whether a score of these keys exceeds its reference by too much
+//% if regional
+var<workgroup> shares: array<f32, {{ rows }}>; // of the prompt in each token
+var<workgroup> written: array<u32, {{ rows }}>; // whether a prompt before had a share
+//% endif
 const nothing = -1e30;
 
 fn hold(at: u32, values: vec4<f32>, step: u32) {
@@ -122,12 +140,20 @@ fn hold_pair(key: u32, quad: u32, of_key: vec4<f32>, of_value: vec4<f32>) {
     hs[{{ start + d }}u + e / {{ padded - d }}u * {{ stride }}u + e % {{ padded - d }}u] = f16(0.0);
   }
 //% endmacro
+//# The token of a row of the workgroup.
+//% macro token_of(row)
+//% if regional
+min(order[min(first + {{ row }}, sizes.tokens - 1u)], sizes.tokens - 1u)
+//% else
+min(first + {{ row }}, sizes.tokens - 1u)
+//% endif
+//% endmacro
 //% macro load(tile)
 //% for i in range(loads)
   {
     let at = (
       shared_entry
-      + min({{ tile }} + (lane + {{ i * invocations }}u) / {{ quads }}u, sizes.keys - 1u))
+      + min({{ tile }} + (lane + {{ i * invocations }}u) / {{ quads }}u, {{ last_key }} - 1u))
       * sizes.channels + head + (lane + {{ i * invocations }}u) % {{ quads }}u;
     next_k{{ i }} = k[at];
     next_v{{ i }} = v[at];
@@ -147,11 +173,15 @@ fn main(
 {{ fill(0, rows) }}
 //% endif
   for (var e = lane; e < {{ rows * quads }}u; e += {{ invocations }}u) {
-    let token = min(first + e / {{ quads }}u, sizes.tokens - 1u);
+    let token = {{ token_of("e / " ~ quads ~ "u") }};
     hold(e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u,
       q[(group.z * sizes.tokens + token) * sizes.channels + head + e % {{ quads }}u], 1u);
   }
+//% if regional
+  for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) { written[row] = 0u; }
+//% else
   for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) { references[row] = nothing; }
+//% endif
   // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do
   // not agree on.
   for (var e = lane; e < {{ size * size }}u; e += {{ invocations }}u) { ss[e] = 0.0; }
@@ -192,14 +222,49 @@ fn main(
   var next_k{{ i }} = vec4<f32>();
   var next_v{{ i }} = vec4<f32>();
 //% endfor
-{{ load("0u") }}
 //% endif
-//% if causal
-  let end = min(sizes.keys, first + {{ rows }}u); // later ones are seen by no token of this group
+//% if regional
+  let groups = (sizes.tokens + {{ group - 1 }}u) / {{ group }}u;
+  for (var prompt = 0u; prompt < sizes.prompts; prompt++) {
+    // Its keys, if one of the groups of this workgroup's tokens reads it.
+    var begin = 0u;
+    var end = 0u;
+    for (var at = first; at < first + {{ rows }}u; at += {{ group }}u) {
+      let span = (min(at / {{ group }}u, groups - 1u) * sizes.prompts + prompt) * 2u;
+      begin = spans[span];
+      end = max(end, min(spans[span + 1u], sizes.keys));
+    }
+    if (begin >= end) { continue; }
+    workgroupBarrier();
+    for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) {
+      references[row] = nothing;
+      shares[row] = 0.0;
+      if (first + row < sizes.tokens) {
+        shares[row] = weights[{{ token_of("row") }} * sizes.prompts + prompt];
+      }
+    }
+//% for p in range(passes)
+    reference{{ p }} = nothing;
+    total{{ p }} = 0.0;
+//% endfor
+//% for i in range(each)
+//% for j in range(columns)
+    c{{ i }}_{{ j }} = zero;
+//% endfor
+//% endfor
 //% else
-  let end = sizes.keys;
+  {
+    const begin = 0u;
+//% if causal
+    let end = min(sizes.keys, first + {{ rows }}u); // later ones are seen by no token of this group
+//% else
+    let end = sizes.keys;
 //% endif
-  for (var tile = 0u; tile < end; tile += {{ keys }}u) {
+//% endif
+//% if ahead
+{{ load("begin") }}
+//% endif
+  for (var tile = begin; tile < end; tile += {{ keys }}u) {
     workgroupBarrier();
     // Always 0, but no compiler knows: naga writes loads of matrices as private ones, which a
     // driver may take out of the loop, past the barriers, where their place stays the same.
@@ -217,7 +282,8 @@ fn main(
 //% endfor
 //% else
     for (var e = lane; e < {{ keys * quads }}u; e += {{ invocations }}u) {
-      let source = (shared_entry + min(tile + e / {{ quads }}u, sizes.keys - 1u)) * sizes.channels
+      let source =
+        (shared_entry + min(tile + e / {{ quads }}u, {{ last_key }} - 1u)) * sizes.channels
         + head + e % {{ quads }}u;
       hold_pair(e / {{ quads }}u, e % {{ quads }}u, k[source], v[source]);
     }
@@ -262,17 +328,20 @@ fn main(
     if (greatest > {{ most }}.0) { exceeded = 1u; }
     if (workgroupUniformLoad(&exceeded) != 0u) {
       for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) {
+        let before = references[row];
         var peak = nothing;
+        var over = nothing;
         for (var key = 0u; key < {{ keys }}u; key++) {
-          let s = ss[row * {{ s_stride }}u + key] * sizes.scale;
+          var s = ss[row * {{ s_stride }}u + key] * sizes.scale;
 //% set of_row = seen | replace("ROW", "row")
 //% set of_row = of_row | replace("SEEN", "mask[min(first + row, sizes.tokens - 1u)]")
 //% set of_key = of_row | replace("KEY", "tile + key")
 //% set of_key = of_key | replace("SIGHT", "mask[min(tile + key, sizes.keys - 1u)]")
           peak = max(peak, {{ of_key }});
+          s = fma(ss[row * {{ s_stride }}u + key], sizes.scale, -before);
+          over = max(over, {{ of_key }});
         }
-        let before = references[row];
-        let now = max(before, peak - {{ headroom }}.0);
+        let now = select(before, peak - {{ headroom }}.0, over > {{ most }}.0);
         references[row] = now;
         fades[row] = exp2(before - now);
       }
@@ -330,12 +399,36 @@ fn main(
   for (var e = lane; e < {{ rows * count * size // 4 }}u; e += {{ invocations }}u) {
     let row = e / {{ count * size // 4 }}u;
     let quad = e % {{ count * size // 4 }}u;
-    if (first + row < sizes.tokens && quad < {{ quads - j * size // 4 }}u) {
+    if (first + row < sizes.tokens && quad < {{ quads - j * size // 4 }}u
+      {{- " && shares[row] != 0.0" if regional }}) {
       let at = row * {{ s_stride }}u + quad * 4u;
-      y[(group.z * sizes.tokens + first + row) * sizes.channels + head + {{ j * size // 4 }}u
-        + quad] =
-        vec4<f32>(ss[at], ss[at + 1u], ss[at + 2u], ss[at + 3u]) / references[row];
+      let to = (group.z * sizes.tokens + {{ token_of("row") }}) * sizes.channels + head
+        + {{ j * size // 4 }}u + quad;
+      var values = vec4<f32>(ss[at], ss[at + 1u], ss[at + 2u], ss[at + 3u]) / references[row];
+//% if regional
+      // A share of 1 changes nothing: one prompt alone gives the very numbers of plain attention.
+      values *= shares[row];
+      if (written[row] != 0u) { values += y[to]; }
+//% endif
+      y[to] = values;
     }
   }
 //% endfor
+//% if regional
+  workgroupBarrier();
+  for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) {
+    if (shares[row] != 0.0) { written[row] = 1u; }
+  }
+//% endif
+  }
+//% if regional
+  workgroupBarrier();
+  for (var e = lane; e < {{ rows * quads }}u; e += {{ invocations }}u) {
+    let row = e / {{ quads }}u;
+    if (first + row < sizes.tokens && written[row] == 0u) {
+      let to = (group.z * sizes.tokens + {{ token_of("row") }}) * sizes.channels + head;
+      y[to + e % {{ quads }}u] = vec4<f32>();
+    }
+  }
+//% endif
 }

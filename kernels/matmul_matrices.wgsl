@@ -7,6 +7,10 @@
 // outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x
 // {{ each_columns }} matrices each, from {{ depth }} inputs at a time; the next ones are loaded
 // meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
+//% if backwards
+// w is read backwards: w[k, n] instead of w[n, k], in panels [into / 64][taps][outputs][64], taps
+// from the last to the first. It lies [output][input] in workgroup memory, too.
+//% endif
 //% if parted
 // `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part
 // is a layer of workgroups.
@@ -31,7 +35,7 @@ enable wgpu_cooperative_matrix;
 //% set x_loads = rows * quads // invocations
 //% set w_loads = depth * column_quads // invocations
 //% set x_stride = depth + 8
-//% set w_stride = columns + 8
+//% set w_stride = depth + 8 if backwards else columns + 8
 //% set matrix = "coop_mat" ~ size ~ "x" ~ size
 struct Sizes {
   into: u32,
@@ -54,7 +58,11 @@ struct Sizes {
 {{ wt.functions(blocks) }}
 // Rows end in 16 bytes of nothing, so that those of a matrix lie in different banks.
 var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
+//% if backwards
+var<workgroup> ws: array<f16, {{ columns * w_stride }}>; // [output][input]
+//% else
 var<workgroup> ws: array<f16, {{ depth * w_stride }}>; // [input][output]
+//% endif
 var<workgroup> ys: array<f32, {{ parts * 256 }}>; // [part][16 rows][16 outputs]
 
 // Stores the 16 x 16 sums of each part that stand in `ys`; `row` and `channel` are those of the
@@ -99,6 +107,14 @@ fn main(
 //% else
   const taps = 1u;
 //% endif
+//% if backwards
+  // An output that is not there is read as the last one; what comes of it is not stored.
+//% for i in range(w_loads)
+  let output{{ i }} = lane / {{ quads }}u + {{ i * invocations // quads }}u;
+  let column{{ i }} = min(group.x * {{ columns }}u + output{{ i }}, sizes.channels * 4u - 1u);
+  var b{{ i }} = vec4<f16>();
+//% endfor
+//% else
   // A panel that is not there is read as the last one; what comes of it is not stored.
   let column = group.x * {{ column_quads }}u + lane % {{ column_quads }}u;
   let panel = min(column / 16u, (sizes.channels + 15u) / 16u - 1u);
@@ -112,6 +128,7 @@ fn main(
   let input{{ i }} = lane / {{ column_quads }}u + {{ i * invocations // column_quads }}u;
   var b{{ i }} = {{ "0u" if blocks else "vec4<f16>()" }};
 //% endfor
+//% endif
   let chunks = (into + {{ quads - 1 }}u) / {{ quads }}u;
 //% if parted
   let begin = group.z * sizes.steps;
@@ -128,13 +145,19 @@ fn main(
       let k = {{ step }} % chunks * {{ quads }}u;
       let shift =
         (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into + k;
-//% if not blocks
+//% if backwards
+      let input = (k + quad) * 4u;
+      let weights = (input / 64u * taps + taps - 1u - tap) * sizes.channels * 4u;
+//% elif not blocks
       let weights = panel_start + (tap * sizes.into + k * 4u) * 16u;
 //% endif
 //% else
       let k = {{ step }} * {{ quads }}u;
       let shift = k;
-//% if not blocks
+//% if backwards
+      let input = (k + quad) * 4u;
+      let weights = input / 64u * sizes.channels * 4u;
+//% elif not blocks
       let weights = panel_start + k * 64u;
 //% endif
 //% endif
@@ -153,7 +176,17 @@ fn main(
       f = factor_words(block, column % 16u);
 //% endif
 //% for i in range(w_loads)
-//% if blocks
+//% if backwards
+//% if ragged
+      if (inside) {
+        b{{ i }} = w[(weights + column{{ i }}) * 16u + input % 64u / 4u];
+      } else {
+        b{{ i }} = vec4<f16>();
+      }
+//% else
+      b{{ i }} = w[(weights + column{{ i }}) * 16u + input % 64u / 4u];
+//% endif
+//% elif blocks
       b{{ i }} = number_word(block, column % 16u, k * 4u % 32u + input{{ i }});
 //% elif ragged
       if (k * 4u + input{{ i }} < sizes.into) {
@@ -194,7 +227,11 @@ fn main(
 //% endfor
 //% for i in range(w_loads)
     {
+//% if backwards
+      let to = output{{ i }} * {{ w_stride }}u + quad * 4u;
+//% else
       let to = input{{ i }} * {{ w_stride }}u + lane % {{ column_quads }}u * 4u;
+//% endif
 //% if blocks
       let wide = factors_of(f) * numbers_of(b{{ i }});
       let h = vec4<f16>(clamp(wide, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
@@ -215,8 +252,13 @@ fn main(
         &xs[(part_row + {{ i * size }}u) * {{ x_stride }}u + k], {{ x_stride }}u);
 //% endfor
 //% for j in range(each_columns)
+//% if backwards
+      let w{{ j }} = coopLoad<{{ matrix }}<f16, B>>(
+        &ws[(part_column + {{ j * size }}u) * {{ w_stride }}u + k], {{ w_stride }}u);
+//% else
       let w{{ j }} = coopLoadT<{{ matrix }}<f16, B>>(
         &ws[k * {{ w_stride }}u + part_column + {{ j * size }}u], {{ w_stride }}u);
+//% endif
 //% for i in range(each_rows)
       c{{ i }}_{{ j }} = coopMultiplyAdd(x{{ i }}, w{{ j }}, c{{ i }}_{{ j }});
 //% endfor

@@ -8,11 +8,23 @@ use mixofshow::graph::{Graph, Result, Tensor};
 #[allow(dead_code, reason = "these cases make no programs of their own")]
 mod device;
 
-use device::compare;
+use device::{compare, rounds};
 
 /// The gradients with respect to `wanted` of what `build` makes, from any upstream gradient: on the
-/// device and in plain Rust.
+/// device and in plain Rust. And again by kernels that round what they multiply, where it has some.
 fn check(what: &str, graph: &mut Graph, y: Result<Tensor>, wanted: &[Tensor], tolerance: f32) {
+    if rounds() {
+        let mut graph = graph.clone();
+        graph.round_gradients();
+        let y = y.as_ref().map(|y| *y).map_err(|e| e.to_string());
+        let y = y.unwrap_or_else(|e| panic!("{what}: {e}"));
+        let shape = graph.shape(y).clone();
+        let upstream = graph.input("upstream", shape);
+        let gradients =
+            graph.gradients_of(y, upstream, wanted).unwrap_or_else(|e| panic!("{what}: {e}"));
+        // 11 bits of each factor.
+        compare(&format!("{what}, rounded"), &graph, &gradients, tolerance.max(3e-3));
+    }
     let y = y.unwrap_or_else(|e| panic!("{what}: {e}"));
     let shape = graph.shape(y).clone();
     let upstream = graph.input("upstream", shape);

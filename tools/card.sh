@@ -49,7 +49,7 @@ if [ -n "$small" ]; then
     profile='' mos=${CARGO_TARGET_DIR:-target}/debug/mos
     say "Building, in the profile for development"
     cargo build --locked --bin mos
-    tests=(kernels)
+    tests=(kernels backward)
 else
     profile=--release
     build
@@ -139,9 +139,11 @@ part devices 60 $run devices
 # --- correct
 if [ -n "$small" ]; then
     test_of kernels 120 matrices attention_to_ever_greater_scores
+    test_of backward 120 matrices linear_layers
 else
     for schedule in staged sizes matrices varying; do test_of kernels 60 $schedule; done
     for schedule in staged matrices; do test_of backward 60 $schedule; done
+    test_of models 60 matrices
     for test in models pictures regional tuning; do test_of $test 90; done
 fi
 
@@ -157,6 +159,10 @@ for batch in $sizes; do
     part bench-unet-$batch.json 60 $run bench unet $common --batch $batch --json
 done
 part bench-unet-2-without-matrices.json 60 $run --matrices off bench unet $common --batch 2 --json
+part bench-unet-2-f32-activations.json 60 $run --activations f32 bench unet $common --batch 2 --json
+part bench-unet-backward.json 60 $run bench unet $common --backward --json
+# What the figures of a card allow, to lay beside: nothing is computed for it.
+part model-unet-2.json 20 $run bench unet $common --batch 2 --model-of h200 --json
 part bench-vae.json 60 $run bench vae $common --json
 part bench-text.json 60 $run bench text $common --json
 part bench-step.json 60 $run bench step $common --json
@@ -171,13 +177,16 @@ fi
 mkdir -p "$folder/pictures"
 if [ -n "$small" ]; then wide=64 steps=2 updates=4; else wide=128 steps=25 updates=320; fi
 picture() {
-    part "$1" 120 $run --verbose generate -p 'a red cat' --seed 1 --size ${wide}x$wide \
+    local name=$1
+    shift
+    part "$name" 120 $run --verbose "$@" generate -p 'a red cat' --seed 1 --size ${wide}x$wide \
         --steps $steps \
-        -o "$folder/pictures/$1.png"
+        -o "$folder/pictures/$name.png"
 }
 rm -rf "$MOS_CACHE"
 picture first-start
 picture second-start
+picture f32-activations --activations f32
 if [ -s "$folder/pictures/second-start.png" ]; then
     cmp -s "$folder/pictures/first-start.png" "$folder/pictures/second-start.png" ||
         failed+=("second-start: not the bytes of the first")

@@ -76,6 +76,20 @@ pub trait Backend: Any + Send + Sync {
         false
     }
 
+    /// Whether gradients through weights in f16 can be made faster by rounding what they multiply
+    /// to f16, or why not. The first call may test it.
+    ///
+    /// # Errors
+    /// Why not.
+    fn rounds_gradients(self: Arc<Self>) -> Result<(), String> {
+        Err("it multiplies in f32".into())
+    }
+
+    /// Whether activations are kept in f16 where weights are.
+    fn halves_activations(&self) -> bool {
+        false
+    }
+
     /// What plans for this device keep to.
     fn target(&self) -> &dyn Target;
 
@@ -304,6 +318,20 @@ impl Device {
     /// than others.
     pub fn rounds_to_f16(&self) -> bool {
         self.0.rounds_to_f16()
+    }
+
+    /// Whether gradients through weights in f16 can be made faster by rounding what they multiply
+    /// to f16. The first call may test it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn rounds_gradients(&self) -> Result<(), String> {
+        self.0.clone().rounds_gradients()
+    }
+
+    /// Whether activations are kept in f16 where weights are.
+    pub fn halves_activations(&self) -> bool {
+        self.0.halves_activations()
     }
 
     /// What plans for this device keep to.

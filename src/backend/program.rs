@@ -81,6 +81,17 @@ impl Weights {
         self.store.rest();
     }
 
+    /// Whether some matrix among the weights of `graph` is held in 16 bits.
+    pub fn has_halves(&self, graph: &Graph) -> bool {
+        let is_half = |node: &graph::Node| match &node.origin {
+            Origin::Parameter { name } if node.shape.len() > 1 => {
+                self.source.info(name).is_some_and(|info| self.precision.is_half(info.stored))
+            }
+            _ => false,
+        };
+        graph.nodes().iter().any(is_half)
+    }
+
     /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it
     /// keep theirs.
     pub fn retain(&self, wanted: impl Fn(&str) -> bool) {

@@ -42,7 +42,9 @@ struct Processor<'a> {
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let mut adapters = gpu::list();
-    adapters.iter_mut().for_each(|adapter| adapter.try_matrices(global.matrices));
+    adapters
+        .iter_mut()
+        .for_each(|adapter| adapter.try_matrices(global.matrices, global.activations));
     let chosen = global.selection().place(&adapters)?;
     let cpu = Cpu::open(&global.cpu_options())?;
     let report = CpuReport::of(&cpu);
@@ -112,6 +114,7 @@ fn table(adapters: &[AdapterReport], cpu: &CpuReport, chosen: usize) -> Table {
         (sizes, None) => sizes.join(", "),
         (sizes, Some(tried)) => format!("{}; {tried}", sizes.join(", ")),
     });
+    row("activations", &|a| a.activations.clone().unwrap_or_else(|| "f32".to_string()));
     row("timestamps", &|a| yes_no(a.timestamps));
     row("tile sizes", &|a| a.sizes.clone());
     row("kernels", &|a| match a.schedule {

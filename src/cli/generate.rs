@@ -74,6 +74,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let gpu = global.open()?;
     progress.aside(|| {
         terminal.detail(format!("adapter: {}", gpu.name()));
+        if gpu.halves_activations() {
+            terminal.detail("activations: f16 where weights are (--activations)");
+        }
         tell_of_other_adapter(&recipe, &gpu, terminal);
         tell_of_other_kernels(&recipe, terminal)
     })?;

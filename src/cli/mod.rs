@@ -91,6 +91,20 @@ struct Global {
     )]
     #[arg(hide_env_values = true, hide_default_value = true)]
     matrices: gpu::MatrixUse,
+    /// Precision of activations where weights are f16, on graphics adapters: auto, f16 or f32
+    ///
+    /// `auto` keeps them in f16 where products are made of cooperative matrices. Half the memory;
+    /// sums, norms' statistics and softmax are f32 all the same.
+    #[arg(
+        long,
+        global = true,
+        env = "MOS_ACTIVATIONS",
+        value_name = "PRECISION",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    #[arg(hide_env_values = true, hide_default_value = true)]
+    activations: gpu::ActivationUse,
     /// Vector instructions on the processor, if not the best that it has: avx512, avx2, neon or
     /// scalar
     #[arg(
@@ -122,7 +136,8 @@ impl Global {
 
     fn options(&self) -> backend::Options {
         let cache = cache_folder();
-        let wgpu = gpu::Options { matrices: self.matrices, cache, ..gpu::Options::default() };
+        let (matrices, activations) = (self.matrices, self.activations);
+        let wgpu = gpu::Options { matrices, activations, cache, ..gpu::Options::default() };
         backend::Options { wgpu, cpu: self.cpu_options() }
     }
 

@@ -58,7 +58,11 @@ impl Graph {
         wanted: &[Tensor],
         seed: impl FnOnce(&mut Graph) -> Result<Tensor>,
     ) -> Result<Vec<Tensor>> {
-        self.keep_precise();
+        // Activations are kept as they are for what is computed of them again.
+        self.keep_range();
+        if !self.round_gradients {
+            self.keep_precise();
+        }
         let sources = self.sources(output, wanted);
         let leads = self.leads(output, &sources);
         for &tensor in wanted {

@@ -112,6 +112,9 @@ pub struct Graph {
     blocks: Blocks,
     precise: bool,
     whole: bool,
+    rounded: bool,
+    round_gradients: bool,
+    ranged: bool,
 }
 
 /// The blocks of a graph: parts whose values may be computed again for their backward instead of
@@ -248,6 +251,28 @@ impl Graph {
     /// it, or sums of its activations.
     pub fn is_precise(&self) -> bool {
         self.precise
+    }
+
+    /// Lets kernels round what they multiply for gradients appended from now on, as they may in
+    /// passes forward: scale the loss so that f16 holds what comes of it.
+    pub fn round_gradients(&mut self) {
+        self.round_gradients = true;
+    }
+
+    /// Lets back ends keep activations in f16, where that is what they do with networks whose
+    /// weights are: sums, statistics and what the caller reads stay f32.
+    pub fn round_activations(&mut self) {
+        self.rounded = true;
+    }
+
+    /// Says that values may be greater than f16 holds.
+    pub fn keep_range(&mut self) {
+        self.ranged = true;
+    }
+
+    /// Whether activations may be kept in f16: not where gradients are computed, or sums of them.
+    pub fn rounds_activations(&self) -> bool {
+        self.rounded && !self.ranged && !self.precise
     }
 
     /// Whether sums of linear layers built from now on are each made by one workgroup, whatever the

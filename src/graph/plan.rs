@@ -155,8 +155,13 @@ impl Plan {
         };
         let once = steps.len();
         steps.extend(each_run);
-        let storage: Vec<Storage> =
+        let mut storage: Vec<Storage> =
             graph.tensors().map(|tensor| target.storage(graph, tensor)).collect();
+        // What is read by the caller, or becomes an input, is as it was built.
+        for tensor in &wanted {
+            let root = roots[tensor.index()];
+            storage[root.index()] = Storage::of(graph.node(root).element);
+        }
         let Placement { places, scratch, arenas, live } =
             place(graph, (&steps, once), &wanted, &roots, &storage, target.limits());
         Plan {

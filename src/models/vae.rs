@@ -37,9 +37,18 @@ pub fn encode(layers: &mut Layers, config: &VaeConfig, pixels: Tensor) -> Result
     encode_end(layers, config, x.0)
 }
 
+/// Says so where activations may exceed what f16 holds, as those of Stable Diffusion XL's do: files
+/// that are made for f16 deny it.
+fn keep_range(layers: &mut Layers, config: &VaeConfig) {
+    if config.force_upcast {
+        layers.graph.keep_range();
+    }
+}
+
 /// Builds the encoder's second half on the result of the last of [`encoder_pieces`]. This part sees
 /// the picture as a whole, for attention is in it.
 pub fn encode_end(layers: &mut Layers, config: &VaeConfig, features: Tensor) -> Result<Moments> {
+    keep_range(layers, config);
     let moments = layers.within("encoder", |layers| {
         let x = middle(layers, config, features)?;
         output(layers, config, x, 2 * config.latent_channels)
@@ -73,6 +82,7 @@ pub fn decode(layers: &mut Layers, config: &VaeConfig, latents: Tensor) -> Resul
 /// Builds the decoder's first half: `latents` to what the first of [`decoder_pieces`] takes. This
 /// part sees the picture as a whole, for attention is in it.
 pub fn decode_start(layers: &mut Layers, config: &VaeConfig, latents: Tensor) -> Result<Tensor> {
+    keep_range(layers, config);
     let x = match config.use_post_quant_conv {
         true => layers.linear("post_quant_conv", latents, config.latent_channels)?,
         false => latents,
@@ -176,6 +186,7 @@ impl Piece {
         config: &VaeConfig,
         (x, input): (Tensor, Option<Tensor>),
     ) -> Result<(Tensor, Option<Tensor>)> {
+        keep_range(layers, config);
         let (style, layer, channels) = (resnet_style(config), &self.layer, self.channels);
         Ok(match self.kind {
             PieceKind::Convolution => (layers.conv(layer, x, channels, 3)?, None),

@@ -46,7 +46,9 @@ pub fn lower(built: &Built, held: Held, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;
     let workgroup_memory = workgroup_memory(schedule);
-    let traits = Traits { schedule, workgroup_memory, ..*gpu.traits() };
+    // Of graphs that allow it: those with weights in f16 that are not differentiated.
+    let halves = held != Held::F32 && matches!(schedule, Schedule::Matrices(_));
+    let traits = Traits { schedule, workgroup_memory, halves, ..*gpu.traits() };
     let plan = Plan::new(graph, &built.outputs, &traits);
     let buffers: Mutex<HashMap<String, (Arc<Buffer>, u64)>> = Mutex::default();
     let stand_in = |name: String, bytes: u64| {

@@ -46,7 +46,11 @@ impl Engine {
             return graph.evaluate(outputs, &inputs, &**weights).unwrap_or_else(|e| panic!("{e}"));
         };
         let weights = Weights::new(&device(adapter), weights.clone(), precision);
-        let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}"));
+        let mut graph = graph.clone();
+        if weights.has_halves(&graph) {
+            graph.round_activations();
+        }
+        let program = Program::new(&weights, &graph, outputs).unwrap_or_else(|e| panic!("{e}"));
         for (name, array) in &inputs {
             program.write(name, array).unwrap_or_else(|e| panic!("{e}"));
         }

@@ -429,6 +429,19 @@ pub fn backward(built: Built, wanted: &[&str]) -> Built {
     Built { name: format!("{name} backward"), graph, outputs: asked }
 }
 
+/// [`backward`] by kernels that round what they multiply, where weights are in f16.
+pub fn rounded_backward(mut built: Built, wanted: &[&str]) -> Built {
+    built.graph.round_gradients();
+    let built = backward(built, wanted);
+    Built { name: format!("{} rounded", built.name), ..built }
+}
+
+/// The same with activations in f16, where weights are.
+pub fn halved(mut built: Built) -> Built {
+    built.graph.round_activations();
+    Built { name: format!("{} in f16", built.name), ..built }
+}
+
 /// The backward pass of a text encoder, with respect to rows that continue its table.
 pub fn words(name: &str, config: &Value, batch: usize) -> Built {
     let config = ClipTextConfig::from_json(config, file()).unwrap();

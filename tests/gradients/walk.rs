@@ -132,6 +132,7 @@ fn blocks_computed_again_give_the_same_gradients_from_fewer_values() {
         limits,
         workgroup_memory: 16 << 10,
         schedule: Schedule::Staged,
+        halves: false,
         tuned: Tuned::STANDARD,
     };
     let [first, second] = [(&kept, &one), (&again, &other)]

@@ -14,6 +14,7 @@ const TRAITS: Traits = Traits {
     limits: Limits { max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256 },
     workgroup_memory: 16 << 10,
     schedule: Schedule::Staged,
+    halves: false,
     tuned: Tuned::STANDARD,
 };
 

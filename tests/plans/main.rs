@@ -117,8 +117,14 @@ fn graphs() -> Vec<Built> {
         ("Stable Diffusion 1.5", published::unet_1()),
         ("Stable Diffusion 2.1", published::unet_2()),
     ] {
-        all.push(backward(published::unet(name, &config, 1, 64, 64, false), &["text", "sample"]));
+        let built = || published::unet(name, &config, 1, 64, 64, false);
+        all.push(backward(built(), &["text", "sample"]));
+        all.push(published::rounded_backward(built(), &["text", "sample"]));
+        all.push(published::halved(built()));
     }
+    let odd = reference::Case::open("unet_odd");
+    let built = published::unet(&odd.name, odd.config(), 2, 9, 13, false);
+    all.push(published::rounded_backward(built, &["text", "sample"]));
     all.push(published::words("text 1.5", &published::text_1(), 2));
     all.push(backward(
         published::encoder("autoencoder", &published::autoencoder(), 256, 256),
@@ -126,6 +132,11 @@ fn graphs() -> Vec<Built> {
     ));
     let steered = reference::Case::open("controls");
     all.push(published::regional_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
+    let regional = published::regional_unet("controls", steered.config(), 2, 12, 20);
+    all.push(published::halved(regional));
+    let controlled = published::controlled_unet("controls", steered.config(), 2, 12, 20);
+    all.push(published::halved(controlled));
+    all.push(published::halved(published::text("text 1.5", &published::text_1(), 2)));
     all.push(published::regional_unet("controls", steered.config(), 2, 12, 20));
     for name in ["full", "light"] {
         let mut config = steered.json[name].clone();
@@ -203,8 +214,14 @@ impl Run {
 const SCHEDULES: [Schedule; 3] = [
     Schedule::Staged,
     // As on NVIDIA's cards, and as on one with small matrices and subgroups of several sizes.
-    Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false, attention: true }),
-    Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true, attention: true }),
+    Schedule::Matrices(Matrices {
+        size: 16,
+        lanes: 32,
+        varying: false,
+        attention: true,
+        wide: true,
+    }),
+    Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true, attention: true, wide: true }),
 ];
 
 /// How a kernel's variant is called here: by the kernel and its parameters.
@@ -212,9 +229,10 @@ fn variant(kernel: &str, params: &Params) -> String {
     format!("{kernel} {params:?}")
 }
 
-/// Whether a variant is made of cooperative matrices, and so for features beyond WebGPU's floor.
+/// Whether a variant is made of cooperative matrices.
 fn of_matrices(variant: &str) -> bool {
-    ["matmul_matrices ", "attention_matrices "].iter().any(|kernel| variant.starts_with(kernel))
+    let kernel = variant.split(' ').next().unwrap_or_default();
+    kernel.contains("_matrices")
 }
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);
@@ -236,6 +254,11 @@ static RUNS: LazyLock<Vec<Run>> = LazyLock::new(|| {
     }
     runs
 });
+
+/// Whether a variant asks for features beyond WebGPU's floor.
+fn of_more_than_the_floor(variant: &str) -> bool {
+    of_matrices(variant) || variant.contains("\"halves\"")
+}
 
 /// The dispatches among `commands`.
 fn dispatches(commands: &[Command]) -> impl Iterator<Item = (&'static str, &Params)> {

@@ -301,3 +301,29 @@ fn weights_in_full_precision_fit_the_floor() {
         }
     }
 }
+
+/// Activations in f16 take half of what they took: by the plan, and by what kernels read and write.
+#[test]
+fn activations_in_f16_are_half_as_large() {
+    let schedule = super::SCHEDULES[1];
+    for batch in [2, 8] {
+        let built =
+            || published::unet("Stable Diffusion 1.5", &published::unet_1(), batch, 64, 64, true);
+        let [whole, half] = [built(), published::halved(built())].map(|built| {
+            let Lowered { plan, commands, .. } = dry::lower(&built, Held::F16, schedule);
+            let bytes: u64 = commands
+                .iter()
+                .map(|command| match command {
+                    Command::Dispatch { bytes, .. } => *bytes,
+                    Command::Copy { from, .. } => 2 * from.size,
+                })
+                .sum();
+            [plan.activation_bytes(), plan.live_bytes(), bytes].map(mebibytes)
+        });
+        println!(
+            "batch {batch}: {whole:?} MiB planned, at once, read and written; {half:?} in f16"
+        );
+        assert!(half[0] < 0.6 * whole[0] && half[1] < 0.6 * whole[1], "{whole:?} {half:?}");
+        assert!(half[2] < 0.75 * whole[2], "{whole:?} {half:?}");
+    }
+}

@@ -11,7 +11,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-use super::{all_dispatches, dry, of_matrices, variant};
+use super::{all_dispatches, dry, of_matrices, of_more_than_the_floor, variant};
 
 /// The text of every variant, by kernel and parameters.
 fn variants() -> BTreeMap<String, String> {
@@ -28,7 +28,7 @@ fn validate(name: &str, source: &str) -> (naga::Module, ModuleInfo) {
     // `unpack2x16float` is part of WebGPU's floor; naga counts it among the capabilities for old
     // OpenGL's sake.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if of_matrices(name) {
+    if of_more_than_the_floor(name) {
         capabilities |= Capabilities::SHADER_FLOAT16
             | Capabilities::SUBGROUP
             | Capabilities::COOPERATIVE_MATRIX;
@@ -42,7 +42,7 @@ fn every_variant_is_valid_and_keeps_to_the_floor_of_webgpu() {
     let limits = wgpu::Limits::default();
     for (name, source) in variants() {
         let enables = source.lines().any(|line| line.trim_start().starts_with("enable "));
-        assert!(!enables || of_matrices(&name), "{name} enables an extension");
+        assert!(!enables || of_more_than_the_floor(&name), "{name} enables an extension");
         let (module, _) = validate(&name, &source);
         let (_, interface) = reflect(&name, &source).unwrap();
         let storage = interface.bindings.iter().filter(|b| b.access != Access::Uniform).count();
@@ -76,12 +76,12 @@ fn every_variant_is_valid_and_keeps_to_the_floor_of_webgpu() {
 /// A device with nothing but WebGPU's limits makes a pipeline of every variant.
 #[test]
 fn every_variant_becomes_a_pipeline() {
-    for (kernel, params) in
-        all_dispatches().filter(|(kernel, params)| !of_matrices(&variant(kernel, params)))
+    for (kernel, params) in all_dispatches()
+        .filter(|(kernel, params)| !of_more_than_the_floor(&variant(kernel, params)))
     {
         dry::floor().kernel(kernel, params).unwrap_or_else(|e| panic!("{e}"));
     }
-    let count = variants().keys().filter(|name| !of_matrices(name)).count();
+    let count = variants().keys().filter(|name| !of_more_than_the_floor(name)).count();
     println!("{count} variants");
     assert_eq!(dry::floor().kernels(), count);
     // Of all models, passes and the schedules of the floor together; a picture takes some thirty.

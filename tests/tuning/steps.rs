@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use mixofshow::backend::wgpu::Options;
+use mixofshow::backend::wgpu::{MatrixUse, Options};
 use mixofshow::backend::{Device, Precision};
 use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
@@ -648,4 +648,40 @@ fn a_device_computes_the_same() {
         check(name, On::Device);
     }
     check("tuning_masked", On::Adapter);
+}
+
+/// With weights in f16, gradients by cooperative matrices, which round what they multiply, learn
+/// what gradients in f32 do.
+#[test]
+fn losses_by_matrices_are_those_of_f32() {
+    if chosen::processor().is_some() {
+        return;
+    }
+    let options = |matrices| Options { matrices, ..Options::default() };
+    let [with, without] =
+        [MatrixUse::On, MatrixUse::Off].map(|matrices| chosen::adapter(options(matrices)));
+    if let Err(why) = with.matrices() {
+        println!("{}: not compared: {why}", with.name());
+        return;
+    }
+    let devices = [with, without].map(Device::from);
+    assert_eq!(devices[0].rounds_gradients(), Ok(()));
+    assert!(devices[1].rounds_gradients().is_err());
+    for name in ["tuning_plain", "tuning_masked"] {
+        let mut tuning = Tuning::open(name);
+        tuning.config.precision = Precision::F16;
+        let losses = devices.each_ref().map(|device| {
+            let mut step = TrainingStep::new(&tuning.models, &tuning.config, device).unwrap();
+            step.restore(&tuning.initial(&step)).unwrap();
+            let loss = |k| step.run(&tuning.batch(k)).unwrap().loss;
+            (0..BATCHES).map(loss).collect::<Vec<f32>>()
+        });
+        let worst = losses[0]
+            .iter()
+            .zip(&losses[1])
+            .map(|(rounded, exact)| f64::from((rounded - exact).abs() / exact.abs()))
+            .fold(0.0, f64::max);
+        println!("{name}: losses by matrices: greatest relative error {worst:.1e}");
+        assert!(worst <= TOLERANCE, "{name}: {losses:?}");
+    }
 }

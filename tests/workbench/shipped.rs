@@ -6,9 +6,13 @@ use mixofshow::backend::wgpu::kernel_names;
 use mixofshow::workbench::{Source, check_shipped};
 
 /// Those that no case of the workbench can dispatch, and why.
-const ELSEWHERE: [&str; 4] = [
+const ELSEWHERE: [&str; 8] = [
     // Cooperative matrices are not interpreted.
     "attention_matrices",
+    "attention_matrices_wide",
+    "attention_rows_matrices",
+    "attention_queries_gradient_matrices",
+    "attention_keys_values_gradient_matrices",
     "matmul_matrices",
     "matmul_sums",
     // Measures a device.

@@ -41,6 +41,8 @@ pub struct AdapterReport {
     /// Whether products are made of them, or why not; known once tried
     /// ([`AdapterReport::try_matrices`]).
     pub matrices: Option<String>,
+    /// In which precision activations are kept, once it was tried, too.
+    pub activations: Option<String>,
     /// Whether the device tells when a dispatch began and ended.
     pub timestamps: bool,
     /// How numbers are held by default.
@@ -117,6 +119,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
             .then_some((info.subgroup_min_size, info.subgroup_max_size)),
         cooperative_matrices: matrices.iter().map(matrix).collect(),
         matrices: None,
+        activations: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
         sizes: match measured::sizes(&info) {

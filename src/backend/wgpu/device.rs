@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Result;
+use super::activations::ActivationUse;
 use super::adapter::{Selection, select};
 use super::buffer::{Buffer, Memory};
 use super::error::Error;
@@ -31,6 +32,8 @@ pub struct Options {
     pub schedule: Option<Schedule>,
     /// Whether that is one with cooperative matrices, where `schedule` doesn't say it.
     pub matrices: MatrixUse,
+    /// In which precision activations are kept, where weights are in f16.
+    pub activations: ActivationUse,
     /// Render kernels with these sizes instead of those that suit the adapter.
     pub tuned: Option<Tuned>,
     /// With what kernels of one's own may want, where the adapter has it: f16, subgroups,
@@ -61,6 +64,11 @@ pub struct Gpu {
     pub(super) matrices: Result<Matrices, String>,
     pub(super) tested: OnceLock<Result<Tested, String>>,
     pub(super) traits: OnceLock<Traits>,
+    /// What is wanted of activations, and whether they are in f16.
+    pub(super) activations: ActivationUse,
+    pub(super) halves: OnceLock<Result<(), String>>,
+    /// Whether gradients are right by matrices.
+    pub(super) gradients: OnceLock<Result<(), String>>,
     /// The user's own kernels, by name.
     own: Mutex<HashMap<&'static str, String>>,
     /// By name and parameters, and whether they are checked.
@@ -127,6 +135,12 @@ impl Gpu {
             }
             (Ok(_), _) => Matrices::FEATURES,
         };
+        if options.activations == ActivationUse::F16 {
+            if !adapter.features().contains(wgpu::Features::SHADER_F16) || options.floor {
+                return Err(failed("it has no f16, which activations are asked for in".into()));
+            }
+            features |= wgpu::Features::SHADER_F16;
+        }
         if options.extras {
             features |= adapter.features() & EXTRAS;
         }
@@ -181,6 +195,9 @@ impl Gpu {
             matrices,
             tested: OnceLock::new(),
             traits: OnceLock::new(),
+            activations: options.activations,
+            halves: OnceLock::new(),
+            gradients: OnceLock::new(),
             info,
             own: Mutex::default(),
             kernels: Mutex::default(),

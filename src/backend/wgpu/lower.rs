@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use super::buffer::Slice;
 use super::contract::check_step;
+use super::kernel::Scalar;
 use super::layout::{Held, Layout};
 pub use super::lowering::BufferView;
 use super::lowering::Lowering;
-use super::ops::{layout_of, lowering_of};
+use super::ops::{layout_of, lowering_of, may_be_halved};
 use super::record::Command;
 use super::traits::{Schedule, Traits};
 use crate::backend::{Error, Result};
@@ -32,6 +33,23 @@ impl Target for Traits {
         output: &Shape,
     ) -> Option<usize> {
         lowering_of(operation)?.scratch(inputs, output, self)
+    }
+
+    fn storage(&self, graph: &Graph, tensor: Tensor) -> graph::Storage {
+        // Pixels, latents and the like are few, and what comes of them is looked at.
+        const FEW_CHANNELS: usize = 8;
+        let node = graph.node(tensor);
+        match &node.origin {
+            Origin::Operation { operation, .. }
+                if self.halves
+                    && graph.rounds_activations()
+                    && node.shape.channels() >= FEW_CHANNELS
+                    && may_be_halved(&**operation) =>
+            {
+                graph::Storage::F16
+            }
+            _ => graph::Storage::of(node.element),
+        }
     }
 }
 
@@ -214,7 +232,11 @@ pub(super) fn locate(
         (Origin::Input { .. }, _) => storage(Storage::Input(root)),
         (Origin::Operation { .. }, Some(Place::InPlace(input))) => storage(Storage::Input(input)),
         (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
-            arena_slice(arena, offset, plan.bytes(graph, tensor), storage)
+            let at = arena_slice(arena, offset, plan.bytes(graph, tensor), storage)?;
+            Ok(match plan.storage(tensor) {
+                graph::Storage::F16 => BufferView { scalar: Scalar::F16, ..at },
+                _ => at,
+            })
         }
         (Origin::Operation { .. }, _) => Err(graph::Error::unplaced(graph, tensor).into()),
     }
@@ -227,5 +249,6 @@ fn arena_slice(
     storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
 ) -> Result<BufferView> {
     let at = storage(Storage::Arena(arena))?;
-    Ok(BufferView { slice: Slice { offset, size: bytes.max(4), ..at.slice }, ..at })
+    let size = bytes.next_multiple_of(4).max(4);
+    Ok(BufferView { slice: Slice { offset, size, ..at.slice }, ..at })
 }

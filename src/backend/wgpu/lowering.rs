@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::buffer::Slice;
+use super::halved::HALVES;
 use super::kernel::Scalar;
 use super::layout::{Held, Layout, vector_width};
 use super::record::{Command, Uniform};
@@ -38,9 +39,10 @@ pub(crate) trait Lower {
 pub struct BufferView {
     /// The bytes.
     pub slice: Slice,
-    /// F32 or U32 as seen by a kernel; packed halves and blocks are U32.
+    /// As seen by a kernel; packed halves and blocks are U32.
     pub scalar: Scalar,
-    /// In which numbers.
+    /// In which numbers, of a weight: two f16 in every u32, but for kernels that read them one by
+    /// one.
     pub held: Held,
 }
 
@@ -135,13 +137,28 @@ impl Lowering<'_> {
     }
 
     fn push(&mut self, mut work: Work<'_>, epilogue: bool) {
+        // Weights in f16 are what a kernel was asked for; its activations are written as f32.
+        let of_weights: Vec<&str> = work
+            .bindings
+            .iter()
+            .filter(|(_, at)| at.held == Held::F16)
+            .map(|(name, _)| *name)
+            .collect();
         let mut bindings: Vec<(String, Slice, Scalar)> = work
             .bindings
-            .into_iter()
-            .map(|(name, at)| (name.to_string(), at.slice, at.scalar))
+            .iter()
+            .map(|(name, at)| (name.to_string(), at.slice.clone(), at.scalar))
             .collect();
         if epilogue {
             self.add_epilogue(&mut work.params, &mut work.uniforms, &mut bindings);
+        }
+        let is_half = |(name, _, scalar): &&(String, Slice, Scalar)| {
+            *scalar == Scalar::F16 && !of_weights.contains(&name.as_str())
+        };
+        let name = |(name, ..): &(String, Slice, Scalar)| Value::from(name.as_str());
+        let halves: Vec<Value> = bindings.iter().filter(is_half).map(name).collect();
+        if !halves.is_empty() {
+            work.params.insert(HALVES, Value::from(halves));
         }
         let bytes = bindings.iter().map(|(_, slice, _)| slice.size).sum();
         self.commands.push(Command::Dispatch {

@@ -19,14 +19,16 @@ pub struct Matrices {
     pub varying: bool,
     /// Attention is made of them as well as products.
     pub attention: bool,
+    /// And so is attention of heads that subgroups share out, as the VAE's of 512 channels.
+    pub wide: bool,
 }
 
 /// Matrices whose products came out right.
 #[derive(Clone, Debug)]
 pub(super) struct Tested {
     pub matrices: Matrices,
-    /// Whether attention came out right too, or what went wrong: then it is made without them.
-    pub attention: Result<(), String>,
+    /// What went wrong of attention: that is made without them.
+    pub problems: Option<String>,
 }
 
 /// Whether to use cooperative matrices.
@@ -140,7 +142,13 @@ impl Matrices {
             })
         };
         let size = [16, 8].into_iter().find(|&size| has(size))?;
-        Some(Matrices { size: size as usize, lanes, varying: least < lanes, attention: true })
+        Some(Matrices {
+            size: size as usize,
+            lanes,
+            varying: least < lanes,
+            attention: true,
+            wide: true,
+        })
     }
 
     /// Whether kernels made for these run on an adapter that has `others`: of one size, and with
@@ -208,6 +216,7 @@ impl Matrices {
             ("each_columns", Value::from(blocks.each)),
             ("depth", Value::from(blocks.depth)),
             ("parted", Value::from(false)),
+            ("backwards", Value::from(false)),
             ("ragged", Value::from(!into.is_multiple_of(blocks.depth))),
         ]
         .into()

@@ -1,11 +1,14 @@
 //! The back end for graphics cards: adapters, buffers, pipelines from `kernels/`, recordings, and
 //! how each operation becomes dispatches. Knows no networks.
 
+mod activations;
 mod adapter;
 mod buffer;
 mod contract;
 mod device;
 mod error;
+mod gradients;
+mod halved;
 mod host;
 mod hosted;
 mod kernel;
@@ -34,6 +37,7 @@ mod weights;
 
 /// The crate `wgpu`, as this crate is built with it: for [`Host`], [`Selection::Noop`] and such.
 pub use ::wgpu as api;
+pub use activations::{ActivationUse, UnknownActivationUse};
 pub use adapter::{AdapterReport, Selection, choose, list, select};
 pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options};

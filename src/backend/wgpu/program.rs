@@ -34,7 +34,7 @@ struct Trace {
     layer: Arc<str>,
     /// Commands up to its last.
     end: usize,
-    output: Slice,
+    output: BufferView,
 }
 
 impl Program {
@@ -134,7 +134,7 @@ impl Program {
         each_run.end_at(commands.len());
         let mut traces = Vec::with_capacity(ends.len());
         for (step, end) in plan.steps[plan.once..].iter().zip(ends) {
-            let output = locate(graph, plan, step.output, Layout::Plain, &at_rest)?.slice;
+            let output = locate(graph, plan, step.output, Layout::Plain, &at_rest)?;
             traces.push(Trace {
                 operation: step.operation.name(),
                 layer: step.layer.clone(),
@@ -212,13 +212,16 @@ impl Executable for Program {
             }
             self.recording.play_range(start..trace.end)?;
             start = trace.end;
-            let bytes =
-                self.gpu.read(&trace.output.buffer, trace.output.offset, trace.output.size)?;
-            if !look(
-                trace.operation,
-                &trace.layer,
-                &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes),
-            ) {
+            let Slice { buffer, offset, size } = &trace.output.slice;
+            let bytes = self.gpu.read(buffer, *offset, *size)?;
+            let values: Vec<f32> = match trace.output.scalar {
+                Scalar::F16 => bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes)
+                    .into_iter()
+                    .map(half::f16::to_f32)
+                    .collect(),
+                _ => bytemuck::pod_collect_to_vec(&bytes),
+            };
+            if !look(trace.operation, &trace.layer, &values) {
                 return Ok(());
             }
         }

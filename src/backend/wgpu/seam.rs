@@ -29,6 +29,14 @@ impl Backend for Gpu {
         matches!(self.schedule(), Schedule::Matrices(_))
     }
 
+    fn rounds_gradients(self: Arc<Self>) -> Result<(), String> {
+        self.gradients_by_matrices().map_err(str::to_string)
+    }
+
+    fn halves_activations(&self) -> bool {
+        self.activations().is_ok()
+    }
+
     fn target(&self) -> &dyn Target {
         self.traits()
     }

@@ -11,6 +11,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
 use sha2::{Digest, Sha256};
 
+use super::halved::{HALVES, halved};
 use super::{Error, Result};
 use crate::backend::ReplacedKernel;
 
@@ -270,13 +271,21 @@ pub fn kernel_names() -> Vec<String> {
     names
 }
 
-/// The WGSL of `kernels/<name>.wgsl` with `params`.
+/// The WGSL of `kernels/<name>.wgsl` with `params`; activations in f16 where they say so.
 pub fn render(name: &str, params: &Params) -> Result<String> {
     folder()?;
-    ENVIRONMENT
+    let text = ENVIRONMENT
         .get_template(name)
         .and_then(|template| template.render(params))
-        .map_err(|error| unrendered(name, &error))
+        .map_err(|error| unrendered(name, &error))?;
+    let halves: Vec<String> = match params.get(HALVES).map(Value::try_iter) {
+        Some(Ok(names)) => names.map(|name| name.to_string()).collect(),
+        _ => return Ok(text),
+    };
+    halved(&text, &halves).map_err(|message| Error::Kernel {
+        kernel: name.into(),
+        message: format!("in f16: {message}"),
+    })
 }
 
 /// The error of a template, with the line of its file.

@@ -13,7 +13,7 @@ pub enum Schedule {
     /// Tiles staged in workgroup memory.
     Staged,
     /// As `Staged`, but matmuls with f16 weights are made of cooperative matrices, and attention
-    /// but to prompts where weights are f16, unless gradients or sums of activations are taken:
+    /// where weights are f16, unless gradients are to be exact or sums of activations are taken:
     /// factors are rounded to f16.
     Matrices(Matrices),
 }
@@ -38,6 +38,8 @@ pub struct Traits {
     pub workgroup_memory: usize,
     /// The form of the heavy kernels.
     pub schedule: Schedule,
+    /// Activations are kept in f16 by graphs that allow it.
+    pub halves: bool,
     /// Tile sizes and the like.
     pub tuned: Tuned,
 }

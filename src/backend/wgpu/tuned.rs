@@ -94,8 +94,12 @@ pub struct AttentionSizes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttentionMatricesSizes {
-    /// Wider heads are left to `attention`: they leave too few registers beside queries and sums.
+    /// Wider heads leave a subgroup too few registers beside queries and sums.
     pub widest: usize,
+    /// Wider heads up to this width are shared out among the subgroups of a workgroup
+    /// (`attention_matrices_wide`); what is wider is left to `attention`.
+    #[serde(default = "AttentionMatricesSizes::widest_shared")]
+    pub widest_shared: usize,
     /// Heads up to this width are made as many tokens a subgroup as it has lanes: keys and values
     /// are read half as often, for sums and queries of `1.5 d` registers an invocation. Of wider
     /// ones, and where workgroups are fewer than `enough`, half as many.
@@ -107,6 +111,13 @@ pub struct AttentionMatricesSizes {
     /// Vectors of the next keys and values that an invocation loads ahead, while it works on those
     /// before, at most.
     pub ahead: usize,
+}
+
+impl AttentionMatricesSizes {
+    /// What files of sizes leave out that are from before there was such a kernel.
+    const fn widest_shared() -> usize {
+        512
+    }
 }
 
 /// `lora_down`: rows by outputs that a workgroup makes, each sum shared by its lanes.
@@ -205,6 +216,7 @@ impl Tuned {
         },
         attention_matrices: AttentionMatricesSizes {
             widest: 160,
+            widest_shared: AttentionMatricesSizes::widest_shared(),
             widest_large: 64,
             enough: 256,
             memory: 48 << 10,

@@ -1,10 +1,12 @@
 //! `mos bench`: how fast this machine runs kernels and models.
 
+mod cards;
 mod concepts;
 mod fusion;
 mod kept;
 mod kernels;
 mod library;
+mod modelled;
 mod models;
 mod peak;
 mod profile;
@@ -177,16 +179,28 @@ fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64> {
     Ok(best)
 }
 
+fn model(
+    part: models::Part,
+    options: &models::Options,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<()> {
+    match options.model_of {
+        Some(card) => modelled::run(card, part, options, global, terminal),
+        None => models::run(part, options, &global.open()?, terminal),
+    }
+}
+
 pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
     match &bench.what {
         What::Kernels(options) => kernels::run(options, global, terminal),
-        What::Unet(options) => models::run(models::Part::Unet, options, &global.open()?, terminal),
+        What::Unet(options) => model(models::Part::Unet, options, global, terminal),
         What::Regions(options) => regions::run(options, &global.open()?, terminal),
-        What::Vae(options) => models::run(models::Part::Vae, options, &global.open()?, terminal),
+        What::Vae(options) => model(models::Part::Vae, options, global, terminal),
         What::Concepts(options) => concepts::run(options, global, terminal),
         What::Fusion(options) => fusion::run(options, global, terminal),
         What::Library(options) => library::run(options, terminal),
-        What::Text(options) => models::run(models::Part::Text, options, &global.open()?, terminal),
+        What::Text(options) => model(models::Part::Text, options, global, terminal),
         What::Step(options) => step::run(options, &global.open()?, terminal),
     }
 }

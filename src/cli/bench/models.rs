@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cli::{Failure, values};
 
+use super::cards::Card;
 use super::{Clock, Result, Row, Terminal, fastest, peak, profile, table, updates};
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::Gpu;
@@ -29,13 +30,13 @@ pub enum Part {
 pub struct Options {
     /// Model family; its weights are made up
     #[arg(long, default_value = "sd15", value_parser = PossibleValuesParser::new(preset::names()))]
-    preset: String,
+    pub preset: String,
     /// Side of the picture in pixels
     #[arg(long, default_value_t = 256, value_parser = values::side)]
-    size: usize,
+    pub size: usize,
     /// Pictures, prompts or latents at once
     #[arg(long, default_value_t = 1, value_parser = values::TIMES.parser::<usize>())]
-    batch: usize,
+    pub batch: usize,
     /// Measurements, of which the fastest counts
     #[arg(long, default_value_t = 3, value_parser = values::TIMES.parser::<usize>())]
     repeat: usize,
@@ -44,13 +45,13 @@ pub struct Options {
     clock: Option<Clock>,
     /// Weights in f32 instead of f16
     #[arg(long)]
-    f32: bool,
+    pub f32: bool,
     /// Matrices in 8-bit blocks
     #[arg(long, conflicts_with = "f32")]
-    q8_0: bool,
+    pub q8_0: bool,
     /// Matrices in 4-bit blocks
     #[arg(long, conflicts_with_all = ["f32", "q8_0"])]
-    q4_0: bool,
+    pub q4_0: bool,
     #[command(flatten)]
     updates: updates::UpdateOptions,
     /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers
@@ -64,9 +65,13 @@ pub struct Options {
     /// Chrome's or Perfetto's viewer, into this folder
     #[arg(long, value_name = "FOLDER")]
     profile: Option<std::path::PathBuf>,
+    /// Compute nothing: count operations and bytes of each kernel as this card would run it, and
+    /// print the least time that its public figures allow
+    #[arg(long, value_enum, value_name = "CARD", conflicts_with_all = ["profile", "cold"])]
+    pub model_of: Option<Card>,
     /// One JSON object instead of a table
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// Appends the gradients that tuning wants of `output`: those of the updates and of the text.
@@ -134,8 +139,8 @@ fn build(
     Ok((graph, output))
 }
 
-pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
-    let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
+/// The graph that is asked for, and its outputs. `rounds`: gradients may be rounded to f16.
+pub fn built(part: Part, options: &Options, rounds: bool) -> Result<(Graph, Vec<Tensor>)> {
     let preset = preset::preset(&options.preset)
         .ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
     let (mut graph, output) = build(part, &preset, options, Vec::new())?;
@@ -147,8 +152,18 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
     if !low_rank.is_empty() {
         let (with_updates, output) = build(part, &preset, options, low_rank)?;
         graph = with_updates;
+        if rounds && !options.f32 {
+            graph.round_gradients();
+        }
         outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
     }
+    Ok((graph, outputs))
+}
+
+pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
+    let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
+    let rounds = options.backward && gpu.rounds_gradients().is_ok();
+    let (mut graph, outputs) = built(part, options, rounds)?;
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
     let precision = match (options.q8_0, options.q4_0) {
         (true, _) => Precision::Q8,
@@ -156,6 +171,9 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         _ => Precision::AsStored,
     };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), precision);
+    if weights.has_halves(&graph) {
+        graph.round_activations();
+    }
     let plan = Plan::new(&graph, &outputs, gpu.target());
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;

@@ -1,7 +1,7 @@
 //! The graph of a step: text encoder, UNet, losses, gradients and updates.
 
 use crate::graph::ops::{Moments, RATES};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Node, Origin, Tensor};
 use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers};
 use crate::scheduler::config::PredictionType;
@@ -89,7 +89,8 @@ struct Forward {
     maps: Option<Maps>,
 }
 
-pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
+/// `rounds`: gradients may be rounded to f16 where weights are held so.
+pub(super) fn build(models: &Models, config: &StepConfig, rounds: bool) -> Result<Built> {
     check(models, config)?;
     let layers = trained_layers(models, config)?;
     check_ranks(config, &layers)?;
@@ -110,7 +111,11 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     if config.checkpointing {
         graph.recompute_blocks();
     }
-    let gradients = gradients(&mut graph, &groups, &forward, loss)?;
+    let halves = rounds && has_halves(&graph, models, config);
+    if halves {
+        graph.round_gradients();
+    }
+    let gradients = gradients(&mut graph, &groups, &forward, loss, halves)?;
     let (report, rates) =
         update(&mut graph, config, &mut groups, &gradients, loss, forward.regularisation)?;
     let dropout = dropout::factors(&graph, &layers);
@@ -271,12 +276,30 @@ fn forward(
     Ok(Forward { inputs, texts, loss, regularisation, maps })
 }
 
+/// What the loss is multiplied by where gradients are rounded to f16, and they divided by at last:
+/// a power of two, so nothing else is rounded. A mean over a latent's 16384 numbers leaves
+/// gradients of 1e-4 and less, where f16 has fewer digits, and none below 6e-8.
+const LOSS_SCALE: f32 = 16384.0;
+
+/// Whether some matrix of the graph is held in 16 bits.
+fn has_halves(graph: &Graph, models: &Models, config: &StepConfig) -> bool {
+    let is_half = |node: &Node| match &node.origin {
+        Origin::Parameter { name } if node.shape.len() > 1 => {
+            let info = models.parameters.info(name);
+            info.is_some_and(|info| config.precision.is_half(info.stored))
+        }
+        _ => false,
+    };
+    graph.nodes().iter().any(is_half)
+}
+
 /// The gradient of every group that is trained, `[numbers]`.
 fn gradients(
     graph: &mut Graph,
     groups: &[ParameterGroup],
     forward: &Forward,
     loss: Tensor,
+    scaled: bool,
 ) -> Result<Vec<Tensor>> {
     let parts = |of: &dyn Fn(Rate) -> bool| -> Vec<Tensor> {
         groups
@@ -289,6 +312,7 @@ fn gradients(
     let in_unet = parts(&|rate| rate == Rate::UNet);
     let mut wanted = in_unet.clone();
     wanted.extend(forward.texts.texts.iter().chain(&forward.texts.pooled));
+    let loss = if scaled { graph.scale(loss, LOSS_SCALE)? } else { loss };
     let mut found = graph.gradients(loss, &wanted)?;
     let of_texts = found.split_off(in_unet.len());
     let in_text = parts(&|rate| rate != Rate::UNet);
@@ -298,7 +322,8 @@ fn gradients(
     for group in groups.iter().filter(|group| group.trained) {
         let source: &mut dyn Iterator<Item = Tensor> =
             if group.rate == Rate::UNet { &mut found } else { &mut rest };
-        all.push(flat(graph, group, source)?);
+        let gradient = flat(graph, group, source)?;
+        all.push(if scaled { graph.scale(gradient, 1.0 / LOSS_SCALE)? } else { gradient });
     }
     Ok(all)
 }

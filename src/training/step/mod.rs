@@ -63,7 +63,7 @@ impl TrainingStep {
     /// # Errors
     /// A configuration that makes no step, or models that do not fit each other.
     pub fn new(models: &Models, config: &StepConfig, device: &Device) -> Result<TrainingStep> {
-        let built = build::build(models, config)?;
+        let built = build::build(models, config, device.rounds_gradients().is_ok())?;
         let engine = Engine::new(device, models.parameters.clone(), config.precision, &built);
         Ok(TrainingStep::with(models, config, built, engine))
     }

@@ -44,8 +44,8 @@ impl Sharing {
 
 impl Lower for Attention {
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        if let Some(tiles) = self.tiles(lowering) {
-            return self.lower_matrices(lowering, tiles);
+        if self.lower_matrices(lowering) {
+            return;
         }
         let masked = lowering.step.inputs.len() > 3;
         let q = lowering.shape().clone();

@@ -3,7 +3,7 @@
 use super::attention::Sharing;
 use super::vector_width;
 use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work};
-use crate::backend::wgpu::{Params, Uniform, Value};
+use crate::backend::wgpu::{Matrices, Params, Schedule, Traits, Uniform, Value};
 use crate::graph::ops::attention::Attention;
 use crate::graph::ops::attention_gradient::{
     AttentionKeysValues, AttentionQueries, AttentionRows, Extents,
@@ -23,7 +23,96 @@ pub(super) struct Kernel {
     pub flops: usize,
 }
 
+/// How a kernel by matrices divides one side of an attention, and what it meets.
+#[derive(Clone, Copy, Debug)]
+struct Tiles {
+    matrices: Matrices,
+    d: usize,
+    padded: usize,
+    /// Rows of matrices that a subgroup makes.
+    each: usize,
+    /// Lines met at a time.
+    met: usize,
+    /// Sums of keys and of values are made by workgroups of their own: both leave too few
+    /// registers.
+    apart: bool,
+}
+
+impl Tiles {
+    /// Subgroups of a workgroup.
+    const PARTS: usize = 4;
+    /// Widest heads whose sums of keys and values fit one invocation's registers together.
+    const TOGETHER: usize = 80;
+
+    /// For heads of `d` channels, if kernels may round and the device has matrices. `sides`: arrays
+    /// of scores, one forward and two backward; `kept`: of them, how many go back as matrices.
+    fn of(lowering: &Lowering<'_>, d: usize, [met, sides, kept]: [usize; 3]) -> Option<Tiles> {
+        let Schedule::Matrices(matrices) = lowering.traits.schedule else { return None };
+        let Traits { tuned, workgroup_memory, .. } = &lowering.traits;
+        let padded = d.next_multiple_of(matrices.size);
+        let suits = d > 0 && d.is_multiple_of(4) && padded <= tuned.attention_matrices.widest;
+        if !lowering.rounds || !matrices.attention || !suits {
+            return None;
+        }
+        let each = (matrices.lanes / matrices.size / 2).max(1);
+        let memory = (*workgroup_memory).min(tuned.attention_matrices.memory);
+        let fits = |tiles: &Tiles| {
+            let (rows, stride, line) = (tiles.rows(), padded + 8, tiles.met + 8);
+            let halves = (rows * stride).max(met * tiles.met * stride + kept * rows * line);
+            2 * halves + 4 * sides * rows * line + 32 <= memory
+        };
+        let apart = padded > Self::TOGETHER;
+        [32, 16].map(|met| Tiles { matrices, d, padded, each, met, apart }).into_iter().find(fits)
+    }
+
+    /// Lines that a workgroup makes.
+    fn rows(&self) -> usize {
+        Self::PARTS * self.each * self.matrices.size
+    }
+
+    fn params(&self, causal: bool) -> Params {
+        let Matrices { size, lanes, varying, .. } = self.matrices;
+        [
+            ("size", Value::from(size)),
+            ("lanes", Value::from(lanes)),
+            ("varying", Value::from(varying)),
+            ("parts", Value::from(Self::PARTS)),
+            ("each", Value::from(self.each)),
+            ("d", Value::from(self.d)),
+            ("padded", Value::from(self.padded)),
+            ("causal", Value::from(causal)),
+        ]
+        .into()
+    }
+}
+
 impl Kernel {
+    /// The same by matrices: its name, parameters, lines of a workgroup, and workgroups for a head.
+    fn by_matrices(
+        &self,
+        attention: &Attention,
+        lowering: &Lowering<'_>,
+        d: usize,
+    ) -> Option<(&'static str, Params, usize, usize)> {
+        let causal = attention.causal;
+        let (name, met, work) = match self.name {
+            "attention_rows" => ("attention_rows_matrices", "keys", [1, 1, 0]),
+            "attention_queries_gradient" => {
+                ("attention_queries_gradient_matrices", "keys", [2, 2, 1])
+            }
+            _ => ("attention_keys_values_gradient_matrices", "queries", [2, 2, 2]),
+        };
+        let tiles = Tiles::of(lowering, d, work)?;
+        let mut params = tiles.params(causal);
+        params.insert(met, Value::from(tiles.met));
+        let mut heads = 1;
+        if met == "queries" {
+            params.insert("apart", Value::from(tiles.apart));
+            heads += usize::from(tiles.apart);
+        }
+        Some((name, params, tiles.rows(), heads))
+    }
+
     fn dispatch(
         &self,
         attention: &Attention,
@@ -60,7 +149,7 @@ impl Kernel {
             ("heads", attention.heads.into()),
         ];
         uniforms.extend(more);
-        let work = Work {
+        let mut work = Work {
             kernel: self.name,
             params,
             uniforms,
@@ -68,6 +157,11 @@ impl Kernel {
             bindings,
             flops: (self.flops * q[0] * tokens * keys * channels) as u64,
         };
+        if let Some((kernel, params, rows, heads)) = self.by_matrices(attention, lowering, d) {
+            // Heads have a multiple of 4 channels: these kernels count vectors, too.
+            (work.kernel, work.params) = (kernel, params);
+            work.grid = [each.div_ceil(rows), attention.heads * heads, entries];
+        }
         lowering.dispatch(work, false);
     }
 }

@@ -1,5 +1,6 @@
 //! How [`linear_gradient`](crate::graph::ops) runs on a graphics device.
 
+use super::matmul;
 use super::matmul::{Geometry, lower_matmul};
 use super::weight_gradient;
 use crate::backend::wgpu::Traits;
@@ -15,6 +16,11 @@ impl Lower for LinearTransposed {
 
     fn folds(&self) -> Fold {
         Fold::LoraAndElementwise
+    }
+
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
+        let w = inputs.get(1)?;
+        matmul::scratch(traits, [output.rows(), 1, w[0], output.channels()])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

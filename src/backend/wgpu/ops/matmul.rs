@@ -55,9 +55,10 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         let backwards = layout != layout.suited(lowering.input_shape(1));
         if let Schedule::Matrices(matrices) = lowering.traits.schedule
             && held != Held::F32
-            && !backwards
+            && !(backwards && matches!(held, Held::Blocks(_)))
             && !lowering.graph.is_precise()
         {
+            work.params.insert("backwards", Value::from(backwards));
             return lower_matrices(lowering, work, geometry, matrices);
         }
         work.kernel = "matmul_staged";
@@ -124,8 +125,10 @@ fn lower_matrices(
     let sizes = lowering.traits.tuned.matmul_matrices;
     let blocks = matrices.blocks(&sizes, geometry.rows, out);
     work.kernel = "matmul_matrices";
-    work.params.retain(|name, _| ["window", "blocks"].contains(name));
+    work.params.retain(|name, _| ["window", "blocks", "backwards"].contains(name));
+    let asked = work.params.clone();
     work.params.extend(matrices.params(blocks, into));
+    work.params.extend(asked);
     for (_, at) in work.bindings.iter_mut().filter(|(_, at)| at.held == Held::F16) {
         at.scalar = Scalar::F16;
     }

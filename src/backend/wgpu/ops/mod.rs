@@ -5,7 +5,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod attention_gradient;
-mod attention_matrices;
+pub(super) mod attention_matrices;
 mod average_pool;
 mod binary;
 mod concat;
@@ -100,6 +100,34 @@ table! {
     ops::upsample::Upsample,
     ops::upsample::UpsampleGradient,
     ops::lora_up::LoraUp,
+}
+
+/// Whether what `operation` makes may be kept in f16: not statistics, gates, states of samplers,
+/// nor anything of gradients.
+pub(crate) fn may_be_halved(operation: &dyn Operation) -> bool {
+    matches!(
+        operation.name(),
+        "attention"
+            | "average_pool"
+            | "concat"
+            | "conv2d"
+            | "geglu"
+            | "group_norm"
+            | "layer_norm"
+            | "linear"
+            | "lora_up"
+            | "pad2d"
+            | "regional_attention"
+            | "reshape"
+            | "scale"
+            | "slice"
+            | "upsample"
+    ) || is_elementwise(operation)
+}
+
+fn is_elementwise(operation: &dyn Operation) -> bool {
+    let operation: &dyn Any = operation;
+    operation.is::<ops::activation::Activation>() || operation.is::<ops::binary::Binary>()
 }
 
 /// How `operation` wants input `index` where it is a weight.

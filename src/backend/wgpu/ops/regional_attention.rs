@@ -18,7 +18,7 @@ impl Lower for RegionalAttention {
         let Sharing { held, part, lanes, per_lane, block, tile } =
             Sharing::of(&lowering.traits.tuned.attention, d, 2);
         let per_lane = per_lane.min(REGION_GROUP / lanes);
-        let work = Work {
+        let mut work = Work {
             kernel: "regional_attention",
             params: [
                 ("d", Value::from(d)),
@@ -53,6 +53,8 @@ impl Lower for RegionalAttention {
             ],
             flops: 4 * (batch * channels * self.pairs()) as u64,
         };
+        // Matrices, too, count channels in vectors of 4: heads have a multiple of them.
+        self.by_matrices(lowering, &mut work);
         lowering.dispatch(work, false);
     }
 }
