@@ -39,8 +39,8 @@ fn linear_layers_of_all_widths() {
     }
 }
 
-/// Weights that stay in blocks on the device, of all widths of the tiles: forward, what is folded in,
-/// and backward. Rows of no whole blocks are held in 16 bits.
+/// Weights that stay in blocks on the device, of all widths of the tiles: forward, what is folded
+/// in, and backward. Rows of no whole blocks are held in 16 bits.
 #[test]
 fn linear_layers_in_blocks() {
     for quant in BLOCKS {

@@ -1,5 +1,5 @@
 //# Weights in panels of 64 outputs, as they are held: f32, f16 in pairs, or in blocks of 32 inputs.
-//# A block of a panel is 544 u32, or 288: the factors of its outputs, f16 in pairs, then the numbers.
+//# A block of a panel is 544 u32, or 288: its outputs' factors, f16 in pairs, then the numbers.
 //# Of q8_0 they are bytes [input][output]; of q4_0 [input % 16][output], the inputs from 16 on in
 //# the high bits, and 8 stands for 0. `blocks` is false or one of these two.
 //#   functions(..)  block_factors(block, quad) and block_numbers(block, quad, input), whose product

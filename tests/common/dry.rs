@@ -40,8 +40,8 @@ pub struct Lowered {
     pub bytes: HashMap<usize, u64>,
 }
 
-/// The commands of `built` with weights held so, as far as they can be. Every arena, input and weight is a buffer of
-/// its own; the buffers are small, only the sizes in the commands are true.
+/// The commands of `built` with weights held so, as far as they can be. Every arena, input and
+/// weight is a buffer of its own; the buffers are small, only the sizes in the commands are true.
 pub fn lower(built: &Built, held: Held, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;

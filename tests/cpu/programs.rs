@@ -153,8 +153,8 @@ impl ParameterSource for Given {
     }
 }
 
-/// Matrices in blocks: what comes from such blocks is in them again, and all else is near; they take
-/// a little more than a byte for each number.
+/// Matrices in blocks: what comes from such blocks is in them again, and all else is near; they
+/// take a little more than their bits for each number.
 #[test]
 fn matrices_are_held_in_blocks() {
     let (out, into) = (70, 96);

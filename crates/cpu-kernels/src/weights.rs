@@ -72,8 +72,8 @@ enum Numbers {
     Q4(Blocks),
 }
 
-/// Whole numbers of 8 or of 4 bits, with a factor for each [`BLOCK`] inputs of an output: GGUF's Q8_0
-/// and Q4_0, in the layout of panels.
+/// Whole numbers of 8 or of 4 bits, with a factor for each [`BLOCK`] inputs of an output: GGUF's
+/// Q8_0 and Q4_0, in the layout of panels.
 #[derive(Debug)]
 pub struct Blocks {
     /// `[out / 32][into][32]`; of 4 bits `[out / 32][into / 32][16][32]`, 8 more than they stand

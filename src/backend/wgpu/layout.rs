@@ -13,7 +13,7 @@ pub enum Layout {
     /// Rows as in the file, in the file's precision.
     Rows,
     /// Weights `[out, in, taps..]` in panels of 64 outputs, `[out / 64][taps][in][64]`, in the
-    /// file's precision; missing outputs are zero. Blocks lie as `kernels/shared/weights.wgsl` says.
+    /// file's precision; missing outputs are zero. Blocks: see `kernels/shared/weights.wgsl`.
     Panels,
     /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution
     /// that is its gradient: its outputs are the inputs for each of stride x stride phases,

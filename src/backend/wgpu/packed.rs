@@ -44,8 +44,8 @@ pub(crate) fn packed_blocks(quant: Quant, into: usize, rows: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// Up to 64 rows of blocks to a panel: factors side by side, then the bytes that follow them, of all
-/// rows side by side.
+/// Up to 64 rows of blocks to a panel: factors side by side, then the bytes that follow them, those
+/// of all rows side by side.
 pub(super) fn fill_with_blocks(quant: Quant, into: usize, panel: &mut [u8], rows: &[u8]) {
     let row = quant.bytes(into).max(1);
     for (b, to) in panel.chunks_exact_mut(PANEL * quant.size()).enumerate().take(into / BLOCK) {

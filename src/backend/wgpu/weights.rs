@@ -34,7 +34,7 @@ const HALVES: usize = 1 << 16;
 /// Bytes converted and queued before the device is waited for, so that staging memory stays small.
 const PIECE: usize = 8 << 20;
 
-/// A part of a weight as it was read: numbers, or what becomes of them where they are held in blocks.
+/// A part of a weight as it was read: numbers, or what becomes of them where it is held in blocks.
 #[derive(Default)]
 pub(super) struct Piece {
     values: Vec<f32>,
