@@ -55,7 +55,7 @@ def two_regions(page) -> None:
     expect(job).to_contain_text("sample", timeout=60_000)
     shoot(page, "sampling")
     expect(job).to_contain_text("done in", timeout=300_000)
-    picture = job.locator("img")
+    picture = job.locator("img:not(.preview)")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 128
     told = last_job()

@@ -53,6 +53,9 @@ typedef struct MosConcept MosConcept;
 // A fused model.
 typedef struct MosFused MosFused;
 
+// Latents of one or more pictures: numbers, batch by channels by height by width.
+typedef struct MosLatents MosLatents;
+
 // A model, loaded. Calls on it wait for each other.
 typedef struct MosModel MosModel;
 
@@ -73,6 +76,26 @@ typedef struct MosConceptUse {
   // That of the text encoder's part; NAN: the same.
   float text_scale;
 } MosConceptUse;
+
+// A ControlNet or a T2I-Adapter that steers a picture: begun by mos_control_init.
+typedef struct MosControl {
+  // Of this struct, in bytes.
+  size_t size;
+  // Its folder or file, or the name of one inside of the model or in the folder of models.
+  const char *network;
+  // A picture file: what it follows, or anything from which `make` draws it.
+  const char *image;
+  // "canny" or "outline"; NULL: the image as it is.
+  const char *make;
+  // Factor of what it adds.
+  float weight;
+  // It steers from this part of the steps to `end`, 0 to 1.
+  double start;
+  // Where it ends.
+  double end;
+  // As messages name it; NULL: the network's file name.
+  const char *name;
+} MosControl;
 
 // A concept to be fused: begun by mos_member_init.
 typedef struct MosMember {
@@ -112,7 +135,7 @@ typedef struct MosFusion {
   const char *precision;
   // A folder in which statistics are kept, and those that are there used; NULL: none.
   const char *statistics;
-  // "exact", "lbfgs" or "average"; NULL: exact.
+  // "exact", "lbfgs", "average", "sum", "ties" or "dare"; NULL: exact.
   const char *solver;
   // Sampling steps of the pictures that statistics are taken of; 0: the solver's usual ones.
   size_t steps;
@@ -142,6 +165,8 @@ typedef struct MosFusion {
   MosWatch watch;
   // Given to it.
   void *user;
+  // The part of each change's numbers that "ties" and "dare" keep; NAN: what is usual.
+  double density;
 } MosFusion;
 
 // How a model is loaded: begun by mos_load_init.
@@ -258,6 +283,36 @@ typedef struct MosRequest {
   MosWatch watch;
   // Given to it.
   void *user;
+  // Networks that steer the picture, all at once.
+  const struct MosControl *const *controls;
+  // How many there are.
+  size_t control_count;
+  // Standard normal numbers to start from in place of the seed's, batch by channels by height by
+  // width of the latents; NULL: the seed's.
+  const float *noise;
+  // Batch, channels, height and width of the noise.
+  size_t noise_shape[4];
+  // A file of such noise, as `mos generate --latents` takes it.
+  const char *noise_file;
+  // How far the guided picture is brought back to the contrast of an unguided one, 0 to 1.
+  float guidance_rescale;
+  // Guidance acts from this part of the steps to `guidance_until`, 0 to 1.
+  double guidance_from;
+  // Where it ends.
+  double guidance_until;
+  // The UNet's deep layers are run in every so many steps only.
+  size_t cache;
+  // Make a larger picture of the first, so many times as large along each side; 0 or 1: no.
+  double hires_scale;
+  // What enlarges it: "latent", "latent-nearest", "latent-nearest-exact", "latent-bicubic" or
+  // "lanczos"; NULL: "latent".
+  const char *hires_upscaler;
+  // How much of the enlarged picture is changed, above 0 to 1; NAN: 0.7.
+  double hires_strength;
+  // Steps of its whole schedule; 0: as many as the first pass has.
+  size_t hires_steps;
+  // Bytes of the device's memory to stay within; 0: all of it.
+  uint64_t memory;
 } MosRequest;
 
 // An update of the weights while a concept is taught.
@@ -328,6 +383,9 @@ size_t mos_concept_note_count(const struct MosConcept *concept);
 // One of these, in a sentence.
 const char *mos_concept_note(const struct MosConcept *concept, size_t number);
 
+// Fills in the usual values of a struct of `size` bytes.
+enum MosStatus mos_control_init(struct MosControl *to, size_t size);
+
 // Why the last call of this thread failed, in one line or more; empty if it did not. It stands
 // until the next call of this thread.
 const char *mos_last_error(void);
@@ -359,6 +417,30 @@ size_t mos_fused_warning_count(const struct MosFused *fused);
 
 // One of these, in a sentence.
 const char *mos_fused_warning(const struct MosFused *fused, size_t number);
+
+// The latents of a picture file, the mean of what they may be. `tile`: in parts of at most this
+// many pixels squared; 0: as a whole where it fits.
+enum MosStatus mos_model_encode(const struct MosModel *model,
+                                const char *image,
+                                size_t tile,
+                                struct MosLatents **latents);
+
+// The pictures of latents; `shape` has four numbers: batch, channels, height, width. They carry no
+// settings.
+enum MosStatus mos_model_decode(const struct MosModel *model,
+                                const float *latents,
+                                const size_t *shape,
+                                size_t tile,
+                                struct MosPictures **pictures);
+
+// The numbers, batch by channels by height by width.
+const float *mos_latents_values(const struct MosLatents *latents);
+
+// Four numbers: batch, channels, height, width.
+const size_t *mos_latents_shape(const struct MosLatents *latents);
+
+// Gives latents back.
+void mos_latents_free(struct MosLatents *latents);
 
 // Fills in the usual values of a struct of `size` bytes.
 enum MosStatus mos_load_init(struct MosLoad *to, size_t size);
@@ -399,7 +481,11 @@ size_t mos_pictures_height(const struct MosPictures *pictures);
 // Red, green and blue of each pixel, row by row: 3 * width * height bytes.
 const uint8_t *mos_pictures_rgb(const struct MosPictures *pictures, size_t number);
 
-// The seed of a picture.
+// The final latents of all pictures, batch by channels by height by width. With `shape`, four
+// numbers are written there, in this order; NULL: nothing is.
+const float *mos_pictures_latents(const struct MosPictures *pictures, size_t *shape);
+
+// The seed of a picture; 0 of those that were only decoded.
 uint64_t mos_pictures_seed(const struct MosPictures *pictures, size_t number);
 
 // Writes a picture as PNG with its settings: the same bytes as `mos generate`, which makes it
