@@ -161,6 +161,7 @@ fn open_towers(arguments: &Arguments) -> Result<Opened> {
         (Judge::Dino, &arguments.dino),
         (Judge::DinoV2, &arguments.dinov2),
         (Judge::Style, &arguments.csd),
+        (Judge::Identity, &arguments.identity),
     ] {
         if let Some(path) = path {
             towers.open(judge, path)?;

@@ -93,6 +93,13 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
     assert!(again.stderr.contains("5 pictures were there already"), "{}", again.stderr);
     same(&whole, &files(&at.join("whole")));
 
+    // A tower that only says who stands where: the same one says the same.
+    let tower = fixture("models/tiny/clip_vision");
+    let judged = format!("-o @/judged --json --judge identity --identity {}", tower.display());
+    let judged = eval(at, &judged).ok().json();
+    assert_eq!(judged["together"]["scores"], json["together"]["scores"]);
+    assert!(judged["settings"]["towers"]["identity"]["hash"].is_string());
+
     // Parts, the second as a job array tells it, in either order.
     eval(at, "-o @/one --part 1/2").ok();
     let line = format!("{LINE} --prompts @/prompts.txt -o @/two");
@@ -185,6 +192,7 @@ fn what_cannot_be_scored_is_told_before_work() {
     run(at, &format!("{one} --dino {clip}")).failed(1, &["clip_vision"]);
     run(at, &format!("{one} --clip {at_name}/gone")).failed(1, &["gone"]);
     run(at, &format!("{one} --judge dino")).failed(2, &["--dino PATH"]);
+    run(at, &format!("{one} --judge identity")).failed(2, &["--identity PATH"]);
     run(at, &format!("{one} --part 3/2")).failed(2, &["--part", "K/N"]);
     let refused = |pairs: &[(&str, &str)]| {
         let mut command = mos();

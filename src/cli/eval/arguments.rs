@@ -130,7 +130,11 @@ pub struct Arguments {
     /// CSD's tower, of style
     #[arg(long, value_name = "PATH", help_heading = SCORES)]
     pub csd: Option<PathBuf>,
-    /// Which of them says who stands where: clip, dino, dinov2 or csd
+    /// A tower that only tells who is who, such as `python -m tools.tiny identity` trains for the
+    /// small model's world: a folder in the layout of CLIP's vision tower
+    #[arg(long, value_name = "PATH", help_heading = SCORES)]
+    pub identity: Option<PathBuf>,
+    /// Which of them says who stands where: clip, dino, dinov2, csd or identity
     #[arg(long, value_name = "TOWER", default_value = "clip", help_heading = SCORES)]
     pub judge: Judge,
     /// Compare with the first picture alone that a concept was trained from, as the method's

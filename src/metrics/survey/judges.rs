@@ -23,11 +23,15 @@ pub enum Judge {
     DinoV2,
     /// CSD's, of style.
     Style,
+    /// A vision tower in CLIP's layout that learnt to tell figures apart: it only says who stands
+    /// where.
+    Identity,
 }
 
 impl Judge {
     /// All of them.
-    pub const ALL: [Judge; 4] = [Judge::Clip, Judge::Dino, Judge::DinoV2, Judge::Style];
+    pub const ALL: [Judge; 5] =
+        [Judge::Clip, Judge::Dino, Judge::DinoV2, Judge::Style, Judge::Identity];
 
     /// As options, settings and scores call it.
     pub fn name(self) -> &'static str {
@@ -36,12 +40,13 @@ impl Judge {
             Judge::Dino => "dino",
             Judge::DinoV2 => "dinov2",
             Judge::Style => "csd",
+            Judge::Identity => "identity",
         }
     }
 
     fn kind(self) -> TowerKind {
         match self {
-            Judge::Clip => TowerKind::Clip,
+            Judge::Clip | Judge::Identity => TowerKind::Clip,
             Judge::Dino | Judge::DinoV2 => TowerKind::Dino,
             Judge::Style => TowerKind::Style,
         }
@@ -53,7 +58,7 @@ impl std::str::FromStr for Judge {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Judge::ALL.into_iter().find(|judge| judge.name() == name);
-        found.ok_or_else(|| format!("`{name}`: expected clip, dino, dinov2 or csd"))
+        found.ok_or_else(|| format!("`{name}`: expected clip, dino, dinov2, csd or identity"))
     }
 }
 
@@ -147,6 +152,7 @@ impl Opened {
             dino: vision(Judge::Dino)?,
             dinov2: vision(Judge::DinoV2)?,
             style: vision(Judge::Style)?,
+            identity: vision(Judge::Identity)?,
             judge,
         })
     }
@@ -158,6 +164,7 @@ pub struct Judges {
     dino: Option<VisionTower>,
     dinov2: Option<VisionTower>,
     style: Option<VisionTower>,
+    identity: Option<VisionTower>,
     judge: Judge,
 }
 
@@ -193,6 +200,7 @@ impl Judges {
             Judge::Dino => self.dino.as_ref(),
             Judge::DinoV2 => self.dinov2.as_ref(),
             Judge::Style => self.style.as_ref(),
+            Judge::Identity => self.identity.as_ref(),
         };
         own.map_or(&self.clip as &dyn Eye, |tower| tower)
     }

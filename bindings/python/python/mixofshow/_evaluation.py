@@ -147,6 +147,7 @@ def evaluate(
     dino: Optional[Path] = None,
     dinov2: Optional[Path] = None,
     csd: Optional[Path] = None,
+    identity: Optional[Path] = None,
     judge: Optional[str] = None,
     as_published: bool = False,
     part: Optional[str] = None,
@@ -166,7 +167,7 @@ def evaluate(
     loaded = model if isinstance(model, Model) else load(model, device=device, precision=precision)
     if isinstance(model, Model) and (device is not None or precision is not None):
         raise TypeError("the model is loaded already: device and precision are for those that are not")
-    named = {"clip": clip, "dino": dino, "dinov2": dinov2, "csd": csd}
+    named = {"clip": clip, "dino": dino, "dinov2": dinov2, "csd": csd, "identity": identity}
     wanted = Plain(
         concepts=[given if isinstance(given, Concept) else Concept(given) for given in concepts],
         pictures=[os.fspath(folder) for folder in pictures],
