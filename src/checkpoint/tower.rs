@@ -86,6 +86,7 @@ const OTHERS: [(&str, &str); 6] = [
 
 impl Tower {
     /// Opens a folder of Hugging Face's or open_clip's, or a file whose names tell what it is.
+    /// CLIP's vision tower may stand alone: then there is no `text_config`.
     ///
     /// # Errors
     /// Files that cannot be read, or hold something else.
@@ -216,9 +217,12 @@ impl Tower {
         });
         let mut whole = Map::new();
         whole.insert("model_type".into(), "clip".into());
-        whole.insert("vision_config".into(), over(vision, own.map(|own| &own["vision_config"])));
-        if layout != Layout::Style {
-            let table = "text_model.embeddings.token_embedding.weight";
+        // A vision tower alone has its configuration to itself.
+        let alone = own.filter(|own| own.get("vision_config").is_none());
+        let vision_config = alone.or(own.map(|own| &own["vision_config"]));
+        whole.insert("vision_config".into(), over(vision, vision_config));
+        let table = "text_model.embeddings.token_embedding.weight";
+        if layout != Layout::Style && self.component.contains(table) {
             let width = self.size(table, 1)?;
             let heads = other.and_then(|model| model.get("text_cfg")?.get("heads")?.as_u64());
             let longest = self.size("text_model.embeddings.position_embedding.weight", 0)?;

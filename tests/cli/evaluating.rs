@@ -189,7 +189,8 @@ fn what_cannot_be_scored_is_told_before_work() {
     run(at, &format!("{one} --dino {unet}")).failed(1, &["expected CLIP", "DINO"]);
     let clip = fixture("models/tiny/clip_vision");
     let clip = clip.to_str().unwrap();
-    run(at, &format!("{one} --dino {clip}")).failed(1, &["clip_vision"]);
+    run(at, &format!("{one} --dino {clip}")).failed(1, &["clip_vision", "this is CLIP", "DINO"]);
+    run(at, &format!("{one} --clip {clip}")).failed(1, &["clip_vision", "the tower that reads"]);
     run(at, &format!("{one} --clip {at_name}/gone")).failed(1, &["gone"]);
     run(at, &format!("{one} --judge dino")).failed(2, &["--dino PATH"]);
     run(at, &format!("{one} --judge identity")).failed(2, &["--identity PATH"]);

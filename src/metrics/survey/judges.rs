@@ -90,6 +90,14 @@ impl Opened {
             };
             return Err(Error::OtherTower { path, found, expected });
         }
+        if judge == Judge::Clip && tower.component.config.get("text_config").is_none() {
+            let expected = "CLIP with the tower that reads beside the one that sees".into();
+            return Err(Error::OtherTower {
+                path: path.to_path_buf(),
+                found: tower.kind,
+                expected,
+            });
+        }
         self.towers.insert(judge, (path.to_path_buf(), tower));
         Ok(())
     }
