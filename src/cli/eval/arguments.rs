@@ -130,8 +130,8 @@ pub struct Arguments {
     /// CSD's tower, of style
     #[arg(long, value_name = "PATH", help_heading = SCORES)]
     pub csd: Option<PathBuf>,
-    /// A tower that only tells who is who, such as `python -m tools.tiny identity` trains for the
-    /// small model's world: a folder in the layout of CLIP's vision tower
+    /// A tower that only tells who is who, such as models/identity for the small model's world: a
+    /// folder in the layout of CLIP's vision tower
     #[arg(long, value_name = "PATH", help_heading = SCORES)]
     pub identity: Option<PathBuf>,
     /// Which of them says who stands where: clip, dino, dinov2, csd or identity
