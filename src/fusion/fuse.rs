@@ -110,11 +110,6 @@ pub fn fuse(
         .into_iter()
         .map(|stage| Ok((stage, StageLayers::of(stage, &base, &members)?)))
         .collect::<Result<_>>()?;
-    let store = Store::open(&working)?;
-    for member in &members {
-        store.put_concept(member)?;
-    }
-    let recorded = Recorded::from(settings);
     let runner = Runner {
         gpu,
         base: &base,
@@ -128,6 +123,11 @@ pub fn fuse(
         // What cannot be kept is told before the work.
         planning::planned(&runner, &members, &stages_layers, settings)?;
     }
+    let store = Store::open(&working)?;
+    for member in &members {
+        store.put_concept(member)?;
+    }
+    let recorded = Recorded::from(settings);
     let mut fusion = Fusion {
         runner,
         members: &members,
