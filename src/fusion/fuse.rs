@@ -122,11 +122,6 @@ pub fn fuse(
         .into_iter()
         .map(|stage| Ok((stage, StageLayers::of(stage, &base, &members)?)))
         .collect::<Result<_>>()?;
-    let store = Store::open(&working, Arc::clone(&order.elsewhere))?;
-    for member in &members {
-        store.put_concept(member)?;
-    }
-    let recorded = Recorded::from(settings);
     let runner = Runner {
         gpu,
         base: &base,
@@ -140,6 +135,11 @@ pub fn fuse(
         // What cannot be kept is told before the work.
         planning::planned(&runner, &members, &stages_layers, settings)?;
     }
+    let store = Store::open(&working, Arc::clone(&order.elsewhere))?;
+    for member in &members {
+        store.put_concept(member)?;
+    }
+    let recorded = Recorded::from(settings);
     let keeps = order.out.is_some()
         && order.statistics.is_some()
         && matches!(settings.solver, Solver::Exact(_));
