@@ -9,7 +9,8 @@ set -euo pipefail
 shots=${1:-}
 need_rust
 clients() {
-    local python=python3 target="${CARGO_TARGET_DIR:-$PWD/target}" folder mos server address
+    local python=python3 target="${CARGO_TARGET_DIR:-$PWD/target}" mos address
+    # Not local: the trap sees them after the end of this function.
     mos=${MOS:-$target/release/mos}
     [ -x "$mos" ] || build
     folder=$(mktemp -d)

@@ -40,7 +40,8 @@ def test_the_files_are_those_of_the_program(model, concept, mos, tmp_path, monke
     assert (made.made, made.scored, made.missing) == (1, 1, 0)
     assert contents(made.path) == contents(tmp_path / "theirs")
     assert made.results["alone"]["pictures"] == 2
-    assert 0 < made.results["concepts"][0]["scores"]["text"]["mean"]
+    scores = made.results["concepts"][0]["scores"]
+    assert set(scores) == {"text", "image"} and scores["image"]["mean"] > 0
     assert "zorp" in made.table
     again = ms.evaluate([concept], output="ours", **asked)
     assert (again.made, again.scored, again.results) == (0, 0, made.results)
