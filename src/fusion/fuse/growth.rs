@@ -350,7 +350,6 @@ impl Fusion<'_, '_> {
     }
 
     /// The statistics of a stage's new concepts, those that were kept aside, and ordinary prompts'.
-    #[expect(clippy::type_complexity, reason = "three kinds of files")]
     fn recorded_of(
         &mut self,
         stage: Stage,
