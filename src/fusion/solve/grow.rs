@@ -44,9 +44,9 @@ pub fn grow(group: &dyn Group, before: &Before, ridge: f64, keep_weight: f64) ->
     let mut total = before.inputs.moments().into_gram();
     let mut own = Vec::with_capacity(weights.len());
     for (index, weight) in weights.iter().enumerate() {
-        let gram = group.inputs(index)?.moments().into_gram();
-        total += &gram * faer::Scale(*weight);
-        own.push(gram);
+        let moments = group.inputs(index)?.moments();
+        total += moments.clone().into_gram() * faer::Scale(*weight);
+        own.push(moments);
     }
     let trace = |m: &Mat<f64>| (0..width).map(|k| m[(k, k)]).sum::<f64>();
     let all = before.weight + weights.iter().sum::<f64>();
@@ -79,19 +79,21 @@ pub fn grow(group: &dyn Group, before: &Before, ridge: f64, keep_weight: f64) ->
             .collect();
         let mut wanted = Mat::<f64>::zeros(layer.out, width);
         let mut mean = Mat::<f64>::zeros(layer.out, width);
-        for ((differ, gram), weight) in differ.iter().zip(&own).zip(weights) {
-            wanted += differ * gram * faer::Scale(*weight);
+        for ((differ, moments), weight) in differ.iter().zip(&own).zip(weights) {
+            wanted += moments.times(differ) * faer::Scale(*weight);
             mean += differ * faer::Scale(*weight / all);
         }
         let added = decomposed.solve(wanted.transpose()).transpose().to_owned();
         for (measures, by) in grown.measures.iter_mut().zip([&added, &mean]) {
             let mut measured = LayerMeasures::nothing(&layer.name, weights.len());
-            for (i, ((differ, gram), change)) in differ.iter().zip(&own).zip(&changes).enumerate() {
+            for (i, ((differ, moments), change)) in
+                differ.iter().zip(&own).zip(&changes).enumerate()
+            {
                 let missed = differ - by;
-                let missed = inner(&(&missed * gram), &missed).max(0.0);
-                let wanted = change.as_ref().map_or(0.0, |change| {
-                    energy(&change.up, &((&change.down * gram) * change.down.transpose()))
-                });
+                let missed = inner(&moments.times(&missed), &missed).max(0.0);
+                let wanted = change
+                    .as_ref()
+                    .map_or(0.0, |change| energy(&change.up, &moments.quadratic(&change.down)));
                 measured.set(i, [missed, wanted]);
             }
             measures.push(measured);
