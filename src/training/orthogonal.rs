@@ -2,9 +2,10 @@
 //! orthogonal basis, chosen by the concept's name, and stands still. Concepts with other rows read
 //! other directions of a layer's inputs, so that their updates can be added up.
 //!
-//! The basis of a width is never stored: it is a product of layers that shuffle the channels, change
-//! some signs and turn neighbours by 45 degrees, drawn by Philox from the width alone. So a row of it
-//! is made from a unit vector, in sums, differences and one constant: the same bytes everywhere.
+//! The basis of a width is never stored: it is a product of layers that shuffle the channels,
+//! change some signs and turn neighbours by 45 degrees, drawn by Philox from the width alone. So a
+//! row of it is made from a unit vector, in sums, differences and one constant: the same bytes
+//! everywhere.
 
 use sha2::{Digest, Sha256};
 

@@ -196,8 +196,8 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
         ]);
     }
     terminal.print(format!(
-        "{table}\nCPU time of 4 groups of layers of Stable Diffusion 1.5's widths (320, 640 and 1280 \
-            with queries, keys and values; 768 with what reads the prompt), {} inputs of each \
+        "{table}\nCPU time of 4 groups of layers of Stable Diffusion 1.5's widths (320, 640 and \
+            1280 with queries, keys and values; 768 with what reads the prompt), {} inputs of each \
             concept, made up; without pictures and distillation",
         options.inputs
     ))

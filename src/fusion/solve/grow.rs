@@ -1,10 +1,10 @@
 //! Another concept in a layer that answers others already.
 //!
 //! Of those before, their inputs are known as one sum, G; what is asked is that they be answered as
-//! they are, by the change D so far, and new concepts as their own LoRAs answer. D + E is looked for:
-//! the least sum of w ||X E^T||^2 over those before and of w_i ||X_i (T_i - D - E)^T||^2 over the
-//! new, which is E = sum_i w_i (T_i - D) G_i (G + sum_i w_i G_i + keep + ridge)^-1. Ordinary prompts
-//! are to be answered as they are, too.
+//! they are, by the change D so far, and new concepts as their own LoRAs answer. D + E is looked
+//! for: the least sum of w ||X E^T||^2 over those before and of w_i ||X_i (T_i - D - E)^T||^2 over
+//! the new, which is E = sum_i w_i (T_i - D) G_i (G + sum_i w_i G_i + keep + ridge)^-1. Ordinary
+//! prompts are to be answered as they are, too.
 
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
@@ -34,8 +34,8 @@ pub struct Grown {
     pub measures: [Vec<LayerMeasures>; 2],
 }
 
-/// Solves for the concepts of `group` beside those before. `ridge` is a part of the mean diagonal of
-/// all sums, `keep_weight` as in [`super::Exact`].
+/// Solves for the concepts of `group` beside those before. `ridge` is a part of the mean diagonal
+/// of all sums, `keep_weight` as in [`super::Exact`].
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for.
