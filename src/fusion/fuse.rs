@@ -149,7 +149,8 @@ pub fn fuse(
         batches = growth::batches(&order.history, &members);
         if batches.len() > 1 && !same_layers(&base, &batches, &stages_layers)? {
             report.notes.push(
-                "what is added changes other layers than the model's concepts do: all are fused anew"
+                "what is added changes other layers than the model's concepts do: all are fused \
+                    anew"
                     .into(),
             );
             batches.clear();

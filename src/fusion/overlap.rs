@@ -25,8 +25,8 @@ pub(super) fn of_sums(members: &[FusedConcept]) -> Vec<String> {
     if !others.is_empty() {
         let names: Vec<&str> = others.iter().map(|member| member.name.as_str()).collect();
         notes.push(format!(
-            "not taught with the method {orthogonal}: {}; in a sum their changes act on each other's \
-                inputs, and on those of all others",
+            "not taught with the method {orthogonal}: {}; in a sum their changes act on each \
+                other's inputs, and on those of all others",
             names.join(", ")
         ));
     }

@@ -72,8 +72,8 @@ pub struct Conflict {
     /// Their names.
     pub concepts: [String; 2],
     /// What the two alone would miss if they were fused without a ridge, in parts of the squares of
-    /// what they change: the overlap of their inputs weighed by the difference of what they want. 0:
-    /// they are not in each other's way; 0.25 or so: they read the same and want something else.
+    /// what they change: the overlap of their inputs weighed by the difference of what they want.
+    /// 0: they are not in each other's way; 0.25 or so: they read the same and want something else.
     pub predicted: f64,
     /// How alike their inputs are, -1 to 1, whatever they want.
     pub alike: f64,

@@ -106,8 +106,8 @@ impl PreparedRequest<'_> {
         if first.look.is_some() {
             let looks = (0..count).filter(|step| looking::acts(*step, count)).count();
             costs.push(format!(
-                "firm placing: {looks} of {count} steps take another pass for each picture, forward \
-                    and back, of the prompt's half"
+                "firm placing: {looks} of {count} steps take another pass for each picture, \
+                    forward and back, of the prompt's half"
             ));
         }
         costs.extend(plan.decoder.tile().filter(|_| self.request.tile.is_none()).map(|side| {

@@ -1,6 +1,6 @@
-//! Firm placing: where the words of each region look is measured in the first steps, and the latents
-//! are moved so that they look at their region and nowhere else (in the spirit of LoRA-Composer, Yang
-//! et al. 2024, arXiv 2403.11627).
+//! Firm placing: where the words of each region look is measured in the first steps, and the
+//! latents are moved so that they look at their region and nowhere else (in the spirit of
+//! LoRA-Composer, Yang et al. 2024, arXiv 2403.11627).
 //!
 //! Of each region a map: the attention of every place to the words of the region's prompt, the mean
 //! over heads and layers of one resolution, divided by its greatest value. Two losses: the mean

@@ -2,9 +2,10 @@
 //! orthogonal basis, chosen by the concept's name, and stands still. Concepts with other rows read
 //! other directions of a layer's inputs, so that their updates can be added up.
 //!
-//! The basis of a width is never stored: it is a product of layers that shuffle the channels, change
-//! some signs and turn neighbours by 45 degrees, drawn by Philox from the width alone. So a row of it
-//! is made from a unit vector, in sums, differences and one constant: the same bytes everywhere.
+//! The basis of a width is never stored: it is a product of layers that shuffle the channels,
+//! change some signs and turn neighbours by 45 degrees, drawn by Philox from the width alone. So a
+//! row of it is made from a unit vector, in sums, differences and one constant: the same bytes
+//! everywhere.
 
 use sha2::{Digest, Sha256};
 
@@ -30,7 +31,7 @@ pub(super) fn rows(name: &str, width: usize, rank: usize) -> Vec<f32> {
 /// Which rows of the basis a concept has: by its name and the width, no two alike.
 pub(super) fn chosen(name: &str, width: usize, rank: usize) -> Vec<usize> {
     let hash = Sha256::digest(name.as_bytes());
-    let word = |at: usize| hash.iter().skip(at).take(4).fold(0, |w, b| w << 8 | u32::from(*b));
+    let word = |at: usize| hash.iter().skip(at).take(4).fold(0, |w, b| (w << 8) | u32::from(*b));
     let mut stream = Stream::new([word(0), word(4)], width as u32);
     let mut order: Vec<usize> = (0..width).collect();
     for at in 0..rank.min(width) {
@@ -99,7 +100,7 @@ impl Stream {
         }
         self.left -= 1;
         let word = self.ready[3 - self.left];
-        (u64::from(word) * count as u64 >> 32) as usize
+        ((u64::from(word) * count as u64) >> 32) as usize
     }
 }
 

@@ -67,8 +67,9 @@ enum What {
     Fusion(Box<study::Options>),
     /// Time made-up concepts' way into a library that grows, at the widths of Stable Diffusion 1.5
     ///
-    /// Adds them one after another, as `mos fuse --to` does layer by layer, and solves for all of them
-    /// at once at each power of two: whether time and memory for each stay what they are.
+    /// Records them one after another; at each power of two, adds the last one, as `mos fuse --to`
+    /// does layer by layer, and solves for all of them at once: whether time and memory for each
+    /// stay what they are.
     Library(library::Options),
     /// Time a step of tuning, against a forward pass of the same networks
     Step(step::Options),

@@ -81,8 +81,8 @@ pub struct Arguments {
     /// How weights are found [default: exact; with --to the way that the model was made]
     #[arg(long, value_enum, value_name = "SOLVER", help_heading = SOLVING)]
     pub solver: Option<Method>,
-    /// Ridge of the exact solver (loraclr starts from it), in parts of the inputs' mean square [default: chosen by
-    /// measurement]
+    /// Ridge of the exact solver (loraclr starts from it), in parts of the inputs' mean square
+    /// [default: chosen by measurement]
     #[arg(
         long, value_name = "PART", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
         help_heading = SOLVING
@@ -92,8 +92,8 @@ pub struct Arguments {
     #[arg(long, value_name = "PART", help_heading = SOLVING)]
     #[arg(value_parser = Range::POSITIVE_SHARE.parser::<f64>())]
     pub density: Option<f64>,
-    /// How far loraclr keeps the answers to a concept's inputs from other concepts' answers, in parts
-    /// of what the concept changes [default: 0.5]
+    /// How far loraclr keeps the answers to a concept's inputs from other concepts' answers, in
+    /// parts of what the concept changes [default: 0.5]
     #[arg(
         long, value_name = "DISTANCE", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
         help_heading = SOLVING

@@ -246,8 +246,8 @@ pub struct Arguments {
     /// many steps, 5 if not said) or composite (the mean of what each alone predicts: takes as many
     /// times as long as there are LoRAs) [default: together]
     ///
-    /// Text encoders read the prompt with all of them. Not with regions, where each LoRA has a place
-    /// of its own.
+    /// Text encoders read the prompt with all of them. Not with regions, where each LoRA has a
+    /// place of its own.
     #[arg(long, value_name = "WAY", help_heading = SAMPLING)]
     compose: Option<Compose>,
     /// Seed of the first picture; random or -1: a random one, which is printed [default: random;

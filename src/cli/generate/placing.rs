@@ -58,8 +58,8 @@ pub struct Placing {
     /// Keep self-attention from leaking between regions
     #[arg(long, help_heading = REGIONS)]
     isolate: bool,
-    /// free, or firm[:STRENGTH]: in the first four tenths of the steps, what each region's words look
-    /// at is drawn into their region and out of all else [default: free]
+    /// free, or firm[:STRENGTH]: in the first four tenths of the steps, what each region's words
+    /// look at is drawn into their region and out of all else [default: free]
     ///
     /// Each of those steps takes another pass of the UNet for every picture, forward and back, of
     /// the prompt's half alone: about half as long again in all, and the memory of tuning at that

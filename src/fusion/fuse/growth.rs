@@ -2,11 +2,11 @@
 //! concept, however many there are.
 //!
 //! Layer by layer, what was there is answered as before and the new concept as its own LoRA answers
-//! ([`solve::grow`]). Then the UNet learns what the new concept's own model predicts, beside as many
-//! predictions of ordinary prompts and twice as many of some of the others.
+//! ([`solve::grow`]). Then the UNet learns what the new concept's own model predicts, beside as
+//! many predictions of ordinary prompts and twice as many of some of the others.
 //!
-//! What the model came to is kept beside the statistics, by the batches in which concepts came: what
-//! was before a concept is there when it is taken out again.
+//! What the model came to is kept beside the statistics, by the batches in which concepts came:
+//! what was before a concept is there when it is taken out again.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -350,7 +350,6 @@ impl Fusion<'_, '_> {
     }
 
     /// The statistics of a stage's new concepts, those that were kept aside, and ordinary prompts'.
-    #[expect(clippy::type_complexity, reason = "three kinds of files")]
     fn recorded_of(
         &mut self,
         stage: Stage,

@@ -2,10 +2,10 @@
 //! picture.
 //!
 //! If two concepts alone were fused, without a ridge, least squares would miss tr(E (G_i : G_j)
-//! E^T), with E = T_i - T_j, what they want differently, and G_i : G_j = G_i (G_i + G_j)^-1 G_j, the
-//! parallel sum of their inputs' sums: large along directions that both read, nothing along those
-//! that one alone reads. So it is the overlap of their inputs weighed by the difference of what they
-//! want, in the units of the residuals. No distillation and no third concept is in it.
+//! E^T), with E = T_i - T_j, what they want differently, and G_i : G_j = G_i (G_i + G_j)^-1 G_j,
+//! the parallel sum of their inputs' sums: large along directions that both read, nothing along
+//! those that one alone reads. So it is the overlap of their inputs weighed by the difference of
+//! what they want, in the units of the residuals. No distillation and no third concept is in it.
 
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
@@ -106,7 +106,8 @@ mod tests {
 
     const WIDTH: usize = 8;
 
-    /// Two concepts: how far the second's inputs are those of the first, and its change the other's.
+    /// Two concepts: how far the second's inputs are those of the first, and its change the
+    /// other's.
     struct Two {
         layers: [Layer; 1],
         same_inputs: f32,

@@ -1,10 +1,10 @@
 //! Another concept in a layer that answers others already.
 //!
 //! Of those before, their inputs are known as one sum, G; what is asked is that they be answered as
-//! they are, by the change D so far, and new concepts as their own LoRAs answer. D + E is looked for:
-//! the least sum of w ||X E^T||^2 over those before and of w_i ||X_i (T_i - D - E)^T||^2 over the
-//! new, which is E = sum_i w_i (T_i - D) G_i (G + sum_i w_i G_i + keep + ridge)^-1. Ordinary prompts
-//! are to be answered as they are, too.
+//! they are, by the change D so far, and new concepts as their own LoRAs answer. D + E is looked
+//! for: the least sum of w ||X E^T||^2 over those before and of w_i ||X_i (T_i - D - E)^T||^2 over
+//! the new, which is E = sum_i w_i (T_i - D) G_i (G + sum_i w_i G_i + keep + ridge)^-1. Ordinary
+//! prompts are to be answered as they are, too.
 
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
@@ -34,8 +34,8 @@ pub struct Grown {
     pub measures: [Vec<LayerMeasures>; 2],
 }
 
-/// Solves for the concepts of `group` beside those before. `ridge` is a part of the mean diagonal of
-/// all sums, `keep_weight` as in [`super::Exact`].
+/// Solves for the concepts of `group` beside those before. `ridge` is a part of the mean diagonal
+/// of all sums, `keep_weight` as in [`super::Exact`].
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for.
@@ -44,9 +44,9 @@ pub fn grow(group: &dyn Group, before: &Before, ridge: f64, keep_weight: f64) ->
     let mut total = before.inputs.moments().into_gram();
     let mut own = Vec::with_capacity(weights.len());
     for (index, weight) in weights.iter().enumerate() {
-        let gram = group.inputs(index)?.moments().into_gram();
-        total += &gram * faer::Scale(*weight);
-        own.push(gram);
+        let moments = group.inputs(index)?.moments();
+        total += moments.clone().into_gram() * faer::Scale(*weight);
+        own.push(moments);
     }
     let trace = |m: &Mat<f64>| (0..width).map(|k| m[(k, k)]).sum::<f64>();
     let all = before.weight + weights.iter().sum::<f64>();
@@ -79,19 +79,21 @@ pub fn grow(group: &dyn Group, before: &Before, ridge: f64, keep_weight: f64) ->
             .collect();
         let mut wanted = Mat::<f64>::zeros(layer.out, width);
         let mut mean = Mat::<f64>::zeros(layer.out, width);
-        for ((differ, gram), weight) in differ.iter().zip(&own).zip(weights) {
-            wanted += differ * gram * faer::Scale(*weight);
+        for ((differ, moments), weight) in differ.iter().zip(&own).zip(weights) {
+            wanted += moments.times(differ) * faer::Scale(*weight);
             mean += differ * faer::Scale(*weight / all);
         }
         let added = decomposed.solve(wanted.transpose()).transpose().to_owned();
         for (measures, by) in grown.measures.iter_mut().zip([&added, &mean]) {
             let mut measured = LayerMeasures::nothing(&layer.name, weights.len());
-            for (i, ((differ, gram), change)) in differ.iter().zip(&own).zip(&changes).enumerate() {
+            for (i, ((differ, moments), change)) in
+                differ.iter().zip(&own).zip(&changes).enumerate()
+            {
                 let missed = differ - by;
-                let missed = inner(&(&missed * gram), &missed).max(0.0);
-                let wanted = change.as_ref().map_or(0.0, |change| {
-                    energy(&change.up, &((&change.down * gram) * change.down.transpose()))
-                });
+                let missed = inner(&moments.times(&missed), &missed).max(0.0);
+                let wanted = change
+                    .as_ref()
+                    .map_or(0.0, |change| energy(&change.up, &moments.quadratic(&change.down)));
                 measured.set(i, [missed, wanted]);
             }
             measures.push(measured);

@@ -1,5 +1,5 @@
-//! LoRACLR's contrastive objective (arXiv 2412.09622): one change for all concepts, whose answers to
-//! a concept's inputs are near those of its own LoRA and not near another's.
+//! LoRACLR's contrastive objective (arXiv 2412.09622): one change for all concepts, whose answers
+//! to a concept's inputs are near those of its own LoRA and not near another's.
 //!
 //! The distance d_ij is || X_i (D - T_j)^T || / || X_i T_i^T ||: how far the merged layer's answers
 //! to concept i's inputs are from those of concept j's LoRA, in parts of what concept i changes
@@ -28,8 +28,8 @@ use crate::watch::{Progress, Watch, heed};
 pub struct Loraclr {
     /// The solution that it starts from.
     pub start: Exact,
-    /// How far the answers to a concept's inputs are to be from other concepts' answers, in parts of
-    /// what the concept changes.
+    /// How far the answers to a concept's inputs are to be from other concepts' answers, in parts
+    /// of what the concept changes.
     pub margin: f64,
     /// How much the squares of the change's numbers count.
     pub decay: f64,
@@ -44,8 +44,8 @@ impl Default for Loraclr {
     }
 }
 
-/// Sums of inputs that are held at once, in bytes; those beyond are read again in each step, so that
-/// memory does not grow with the number of concepts.
+/// Sums of inputs that are held at once, in bytes; those beyond are read again in each step, so
+/// that memory does not grow with the number of concepts.
 const MOST_HELD: usize = 1 << 30;
 /// The least square of a distance whose root is taken.
 const LEAST_SQUARE: f64 = 1e-12;
