@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use mixofshow::backend::Device;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::counted;
 use mixofshow::training::config::{self, Kind, Options, Settings};
@@ -167,7 +168,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             bar.borrow_mut().show(stage, at.done, at.of);
             interrupt::asked()
         })?;
-    progress.aside(|| tell(&run, gpu.name(), terminal));
+    progress.aside(|| tell(&run, &gpu, terminal));
     let mut spent = false;
     let ended = run.run(&mut |event| {
         match event {
@@ -225,8 +226,11 @@ fn cost(class: &ClassCost) -> String {
 }
 
 /// What was found and what it will take.
-fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
-    terminal.detail(format!("adapter: {adapter}"));
+fn tell(run: &Run, gpu: &Device, terminal: &Terminal) {
+    terminal.detail(format!("adapter: {}", gpu.name()));
+    if gpu.rounds_gradients().is_ok() {
+        terminal.detail("gradients: by matrices where weights are f16 (--matrices)");
+    }
     if let Ok(planned) = run.planned_bytes() {
         let [weights, activations, state] =
             [planned.weights, planned.activations, planned.state].map(units::bytes);

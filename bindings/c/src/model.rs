@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
-use mixofshow::backend::wgpu::{self, Gpu, MatrixUse, replaced_kernels};
+use mixofshow::backend::wgpu::{self, ActivationUse, Gpu, MatrixUse, replaced_kernels};
 use mixofshow::backend::{self, Selection, cpu};
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::graph::Array;
@@ -82,8 +82,16 @@ pub fn open_device(name: Option<String>) -> Result<Device> {
         .map(|word| word.parse())
         .transpose()
         .map_err(|error| wrong(format!("MOS_MATRICES: {error}")))?;
+    let activations: Option<ActivationUse> = variable("MOS_ACTIVATIONS")
+        .map(|word| word.parse())
+        .transpose()
+        .map_err(|error| wrong(format!("MOS_ACTIVATIONS: {error}")))?;
     let options = backend::Options {
-        wgpu: wgpu::Options { matrices: matrices.unwrap_or_default(), ..wgpu::Options::default() },
+        wgpu: wgpu::Options {
+            matrices: matrices.unwrap_or_default(),
+            activations: activations.unwrap_or_default(),
+            ..wgpu::Options::default()
+        },
         cpu: cpu::Options { level: variable("MOS_CPU_LEVEL"), threads: None },
     };
     Ok(backend::open(&Selection::of(&name), &options)?)

@@ -1,6 +1,6 @@
 //! The device that computes.
 
-use mixofshow::backend::wgpu::{self, MatrixUse};
+use mixofshow::backend::wgpu::{self, ActivationUse, MatrixUse};
 use mixofshow::backend::{self, Selection, cpu};
 use mixofshow::{Device, Precision};
 use pyo3::prelude::*;
@@ -19,8 +19,16 @@ pub fn open(name: Option<&str>) -> PyResult<Device> {
         .map(|word| word.parse())
         .transpose()
         .map_err(|error| argument(format!("MOS_MATRICES: {error}")))?;
+    let activations: Option<ActivationUse> = variable("MOS_ACTIVATIONS")
+        .map(|word| word.parse())
+        .transpose()
+        .map_err(|error| argument(format!("MOS_ACTIVATIONS: {error}")))?;
     let options = backend::Options {
-        wgpu: wgpu::Options { matrices: matrices.unwrap_or_default(), ..wgpu::Options::default() },
+        wgpu: wgpu::Options {
+            matrices: matrices.unwrap_or_default(),
+            activations: activations.unwrap_or_default(),
+            ..wgpu::Options::default()
+        },
         cpu: cpu::Options { level: variable("MOS_CPU_LEVEL"), threads: None },
     };
     backend::open(&Selection::of(&name), &options).or_raise()
