@@ -147,10 +147,9 @@ impl Found<'_> {
         let (kind, why) = match (self.moved(wrong, tolerance), self.edge(wrong)) {
             (Some(why), _) => (FaultKind::WrongStride, why),
             (None, Some(edge)) => (FaultKind::RaggedEdge, edge),
-            (None, None) if self.first_row_alone(wrong) => (
-                FaultKind::WrongStride,
-                "the first row is right, the others are not".to_string(),
-            ),
+            (None, None) if self.first_row_alone(wrong) => {
+                (FaultKind::WrongStride, "the first row is right, the others are not".to_string())
+            }
             (None, None) if self.first_entry_alone(wrong) => (
                 FaultKind::WrongStride,
                 "the first entry of the batch is right, the others are not".to_string(),

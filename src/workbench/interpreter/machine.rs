@@ -402,9 +402,7 @@ impl<'m, 'r> Machine<'m, 'r> {
     fn see_beyond(&mut self, window: &Window, byte: u32, span: Span, writes: bool) {
         let (name, size, spot) = (&window.name, window.size, self.spot(window, byte));
         let kind = if writes { FaultKind::OutOfBoundsWrite } else { FaultKind::OutOfBoundsRead };
-        self.see(kind, span, || {
-            format!("{spot}, where `{name}` has ended: it has {size} bytes")
-        });
+        self.see(kind, span, || format!("{spot}, where `{name}` has ended: it has {size} bytes"));
     }
 
     /// An index that an array or a vector does not have.
@@ -448,9 +446,7 @@ impl<'m, 'r> Machine<'m, 'r> {
             false => "two workgroups".to_string(),
         };
         self.see_both(FaultKind::Race, me.span, Some(earlier.span), || {
-            format!(
-                "{whose} meet at {spot}: one {second} what the other {first} in {{other}}"
-            )
+            format!("{whose} meet at {spot}: one {second} what the other {first} in {{other}}")
         });
     }
 }
