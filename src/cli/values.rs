@@ -33,6 +33,9 @@ pub const RANK: Range = Range::whole(0, 1024);
 /// What is made, asked for or measured so many times.
 pub const TIMES: Range = Range::whole(1, 1000);
 
+/// Measurements of which a difference is to be told.
+pub const ROUNDS: Range = Range::whole(mixofshow::workbench::ENOUGH as u32, 1000);
+
 /// Ports of an address; 0 is any that is free.
 pub const PORT: Range = Range::whole(0, 65_535);
 

@@ -11,14 +11,14 @@ use super::device::{Content, Pipeline};
 use super::error::{Error, Result};
 use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
-use super::interface::{Interface, Stored, decoded, overrides};
+use super::hints::{in_a_line, remarks, transposed};
+use super::interface::{Interface, decoded, overrides};
 use super::interpreter::{End, Executed, Interpreter, Options, Refusal, Sighting};
+use super::reference::{by_kernel, loosen};
 use super::rewritten::shuffled;
 use super::source::{Settings, Source, Wgsl};
 use super::spec::{Fill, Reference, Shape, Spec, Tensor};
-use super::trial::{
-    Output, Trial, Unfit, interpreter, is_dangerous, numbers, subgroups, tolerance,
-};
+use super::trial::{Output, Trial, Unfit, interpreter, is_dangerous, subgroups, tolerance};
 use crate::backend::wgpu::Gpu;
 
 /// Statements of workgroups that are executed at most; those of many invocations count more.
@@ -289,52 +289,6 @@ impl<'a> Checking<'a> {
         }
     }
 
-    /// An input that is taken as its transpose, if that explains what came out.
-    fn transposed(&self, here: &Here<'_>, outputs: &[Output]) -> Option<String> {
-        if matches!(self.spec.reference, Reference::Kernel(_)) {
-            return None;
-        }
-        let sizes = &here.trial.sizes;
-        for (index, tensor) in self.spec.inputs().enumerate() {
-            let [rows, columns] = self.spec.extents(tensor, sizes)[..] else { continue };
-            if rows < 2 || columns < 2 {
-                continue;
-            }
-            let mut inputs = here.trial.inputs.clone();
-            let own = &here.trial.inputs[index];
-            inputs[index] =
-                (0..rows * columns).map(|i| own[i % columns * rows + i / columns]).collect();
-            let inputs: Vec<&[f64]> = inputs.iter().map(Vec::as_slice).collect();
-            let right = outputs.iter().enumerate().all(|(number, output)| {
-                let rows = &here.rows[number];
-                let Ok(mut expected) = self.spec.expected(number, sizes, &inputs, rows) else {
-                    return false;
-                };
-                if let Reference::Formulas(_) = self.spec.reference {
-                    loosen(&mut expected);
-                }
-                let Some(tensor) = self.spec.outputs().nth(number) else { return false };
-                let found = Found {
-                    name: &tensor.name,
-                    extents: &self.spec.extents(tensor, sizes),
-                    rows,
-                    expected: &expected,
-                    values: &output.values,
-                    written: Some(&output.written),
-                };
-                found.verdict(self.tolerance(here)).faults.is_empty()
-            });
-            if right {
-                return Some(format!(
-                    "right if `{}` lay transposed, as [{columns}, {rows}] instead of [{rows}, \
-                     {columns}]",
-                    tensor.name
-                ));
-            }
-        }
-        None
-    }
-
     /// Computes what should come out.
     fn expect(&mut self, here: &mut Here<'_>) -> Result<()> {
         let (spec, trial) = (self.spec, here.trial);
@@ -460,7 +414,8 @@ impl<'a> Checking<'a> {
                 matches!(kind, WrongValues | WrongStride | RaggedEdge)
             });
             if let Some((kind, what)) = wrong
-                && let Some(why) = self.transposed(here, &outputs)
+                && let Some(why) =
+                    transposed(self.spec, here.trial, &here.rows, &outputs, self.tolerance(here))
             {
                 *kind = FaultKind::WrongStride;
                 *what += &format!("; {why}");
@@ -741,31 +696,6 @@ pub(super) fn contents(
     Ok(contents)
 }
 
-/// What holds at all shapes, and may surprise.
-fn remarks(interface: &Interface, spec: &Spec) -> Vec<String> {
-    let mut all = Vec::new();
-    for tensor in spec.inputs() {
-        match interface.find(&tensor.name) {
-            None => all.push(format!("`{}` is an input, and nothing is bound to it", tensor.name)),
-            Some(bound) if bound.stored == Stored::U32 && bound.stored.is_half(tensor.element) => {
-                all.push(format!("`{}` holds u32: two f16 in each", tensor.name));
-            }
-            Some(_) => {}
-        }
-    }
-    all
-}
-
-/// A message of several lines as one.
-pub(super) fn in_a_line(message: &str) -> String {
-    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
-    let mut lines: Vec<&str> = lines.filter(|line| *line != "Caused by:").collect();
-    if lines.len() > 1 {
-        lines.retain(|line| *line != "Validation Error");
-    }
-    lines.join(" ")
-}
-
 fn join(all: &mut Verdict, one: Verdict) {
     all.faults.extend(one.faults);
     all.swallowed += one.swallowed;
@@ -773,49 +703,4 @@ fn join(all: &mut Verdict, one: Verdict) {
     if one.worst.as_ref().is_some_and(|worst| worst.share > share(all)) {
         all.worst = one.worst;
     }
-}
-
-/// Formulas do not tell what was added up: the greatest element stands for it.
-fn loosen(expected: &mut [Vec<Expected>]) {
-    let finite = expected.iter().flatten().map(|e| e.value.abs()).filter(|v| v.is_finite());
-    let greatest = finite.fold(0.0, f64::max);
-    expected.iter_mut().flatten().for_each(|e| e.scale = e.scale.max(greatest));
-}
-
-/// What another kernel gives, executed as it is written.
-fn by_kernel(other: &Source, spec: &Spec, shape: &Shape) -> Result<Vec<Vec<Vec<Expected>>>> {
-    let failed = |why: String| Error::Kernel { kernel: other.name.clone(), message: why };
-    let none = Settings::new();
-    let wgsl = other.wgsl(&none)?;
-    let module = naga::front::wgsl::parse_str(&wgsl.text)
-        .map_err(|error| failed(error.message().to_string()))?;
-    let interface = Interface::of(&module).map_err(failed)?;
-    let trial = match Trial::new(other, spec, &none, &interface, shape) {
-        Ok(trial) => trial,
-        Err(Unfit::Failed(error)) => return Err(error),
-        Err(Unfit::Needs(why)) => return Err(failed(why)),
-    };
-    let numbers = numbers(other, spec, &none, &trial.sizes)?;
-    let machine = interpreter(&wgsl.text, &numbers).map_err(|Refusal(why)| failed(why))?;
-    let options = Options { subgroup: 32, overflow: false, most: 4 * MOST, rounds: MOST };
-    let (outputs, executed) =
-        trial.interpret(&machine, &interface, spec, options).map_err(|Refusal(why)| failed(why))?;
-    if executed.end != End::Whole {
-        return Err(failed(format!("the reference takes too long at {}", shape.label)));
-    }
-    if let Some(seen) = executed.sightings.iter().find(|seen| is_dangerous(seen.kind)) {
-        let (kind, what) = (seen.kind, wgsl.with_places(&seen.what));
-        let place = seen.line.map_or_else(String::new, |line| format!("{}: ", wgsl.place(line)));
-        return Err(failed(format!("the reference has a fault itself: {kind}: {place}{what}")));
-    }
-    let mut all = Vec::new();
-    for (output, tensor) in outputs.iter().zip(spec.outputs()) {
-        let width = spec.extents(tensor, &trial.sizes).last().copied().unwrap_or(1).max(1);
-        let one = |&value: &f64| Expected { value, scale: value.abs() };
-        let mut rows: Vec<Vec<Expected>> =
-            output.values.chunks(width).map(|row| row.iter().map(one).collect()).collect();
-        loosen(&mut rows);
-        all.push(rows);
-    }
-    Ok(all)
 }

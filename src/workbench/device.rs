@@ -80,9 +80,9 @@ impl Pipeline {
         let shader = if checked {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: only kernels that were executed by the interpreter, which looked at every
-            // access, are run unchecked, and at shapes that their own dispatch is made for; whoever
-            // measures one vouches for it as for kernels in a folder of his own.
+            // SAFETY: only kernels that the interpreter executed at small shapes, where every access
+            // stayed within its binding, are run unchecked; whoever measures one at others vouches
+            // for it as for kernels in a folder of his own.
             unsafe {
                 device.create_shader_module_trusted(
                     descriptor,

@@ -79,7 +79,7 @@ impl Spec {
     pub fn like(path: &Path) -> Result<Spec> {
         let failed = |message: String| Error::File { path: path.into(), message };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        let file: File = toml::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        let file: File = toml::from_str(&text).map_err(|error| failed(plainly(&error)))?;
         let reference = file
             .reference
             .as_ref()
@@ -89,6 +89,20 @@ impl Spec {
             path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         described(name, &file, reference).map_err(failed)
     }
+}
+
+/// An error of TOML, where it is of forms in words that say them.
+fn plainly(error: &toml::de::Error) -> String {
+    let forms = [
+        ("Shapes", "a shape is [sizes] or { name = .., sizes = [..], huge = true }"),
+        ("Input", "an input is [axes] or { shape = [axes], type = \"float\" or \"index\" }"),
+    ];
+    let mut text = error.to_string();
+    for (form, says) in forms {
+        text =
+            text.replace(&format!("data did not match any variant of untagged enum {form}"), says);
+    }
+    text
 }
 
 fn described(name: String, file: &File, reference: Option<Source>) -> Result<Spec, String> {
@@ -209,7 +223,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Spec, String> {
-        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: File = toml::from_str(text).map_err(|error| plainly(&error))?;
         described("it".into(), &file, None)
     }
 
@@ -243,6 +257,11 @@ value = \"factor * sum(c, columns, x[r, c])\"
             ("[3, 4]", "[3]", "shape 1 has 1 sizes, expected 2: rows, columns"),
             ("1 / columns", "1 / cols", "unknown name `cols`"),
             ("value =", "values =", "unknown field"),
+            ("[3, 4]", "\"small\"", "a shape is [sizes] or"),
+            ("[3, 4]", "[800000000, 64]", "shape 1: rows 800000000, columns 64 take more than"),
+            ("[3, 4]", "[4294967296, 1]", "shape 1: rows 4294967296 is more than u32 holds"),
+            ("[3, 4]", "[4294967295, 4294967295]", "take more than"),
+            ("sizes = [\"rows\"", "terms = \"1e300\"\nsizes = [\"rows\"", "terms is 1"),
         ] {
             let said = match parsed(&TEXT.replace(from, to)) {
                 Ok(_) => panic!("{to}"),

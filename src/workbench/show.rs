@@ -20,16 +20,27 @@ pub enum Language {
     Hlsl,
 }
 
+fn parsed(wgsl: &Wgsl) -> Result<naga::Module, String> {
+    let module =
+        naga::front::wgsl::parse_str(&wgsl.text).map_err(|error| error.message().to_string())?;
+    match module.entry_points.is_empty() {
+        true => {
+            Err("no entry point is in it, such as `@compute @workgroup_size(64) fn main`".into())
+        }
+        false => Ok(module),
+    }
+}
+
 /// A kernel in a language.
 ///
 /// # Errors
 /// What cannot be translated.
 pub fn shown(wgsl: &Wgsl, language: Language) -> Result<String, String> {
     if language == Language::Wgsl {
+        parsed(wgsl)?;
         return Ok(wgsl.text.clone());
     }
-    let module =
-        naga::front::wgsl::parse_str(&wgsl.text).map_err(|error| error.message().to_string())?;
+    let module = parsed(wgsl)?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .validate(&module)
         .map_err(|error| error.as_inner().to_string())?;
@@ -51,6 +62,7 @@ pub fn shown(wgsl: &Wgsl, language: Language) -> Result<String, String> {
         Language::Msl => {
             let options = msl::Options {
                 fake_missing_bindings: true,
+                per_entry_point_map: slots(&module),
                 lang_version: (2, 4),
                 ..Default::default()
             };
@@ -71,6 +83,21 @@ pub fn shown(wgsl: &Wgsl, language: Language) -> Result<String, String> {
             Ok(text)
         }
     }
+}
+
+/// Metal's buffers, numbered as the bindings are, their sizes behind them.
+fn slots(module: &naga::Module) -> msl::EntryPointResourceMap {
+    let mut resources = msl::EntryPointResources::default();
+    let mut next = 0;
+    for (_, variable) in module.global_variables.iter() {
+        let Some(binding) = variable.binding else { continue };
+        let slot = u8::try_from(binding.binding).ok();
+        next = next.max(slot.map_or(0, |slot| slot.saturating_add(1)));
+        let target = msl::BindTarget { buffer: slot, mutable: true, ..Default::default() };
+        resources.resources.insert(binding, target);
+    }
+    resources.sizes_buffer = Some(next);
+    module.entry_points.iter().map(|entry| (entry.name.clone(), resources.clone())).collect()
 }
 
 /// Words before the first instruction.
@@ -132,17 +159,26 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
             let float = f32::from_bits(*value);
             format!("%{id} = {name} %{ty} {value} ; as f32 {float:?}")
         }
-        (
-            Some(
-                Op::Decorate
-                | Op::MemberDecorate
-                | Op::ExecutionMode
-                | Op::MemoryModel
-                | Op::Source
-                | Op::Line,
-            ),
-            all,
-        ) => {
+        (Some(Op::Decorate), [id, rest @ ..]) => format!("{name} %{id} {}", decoration(rest)),
+        (Some(Op::MemberDecorate), [id, member, rest @ ..]) => {
+            format!("{name} %{id} {member} {}", decoration(rest))
+        }
+        (Some(Op::ExecutionMode), [id, mode, rest @ ..]) => {
+            let rest: Vec<String> = rest.iter().map(u32::to_string).collect();
+            format!(
+                "{name} %{id} {} {}",
+                named(spirv::ExecutionMode::from_u32(*mode), *mode),
+                rest.join(" ")
+            )
+        }
+        (Some(Op::TypePointer), [id, class, ty]) => {
+            format!("%{id} = {name} {} %{ty}", named(spirv::StorageClass::from_u32(*class), *class))
+        }
+        (Some(Op::Variable), [ty, id, class, rest @ ..]) => {
+            let class = named(spirv::StorageClass::from_u32(*class), *class);
+            format!("%{id} = {name} %{ty} {class}{}", ids(rest))
+        }
+        (Some(Op::ExecutionMode | Op::MemoryModel | Op::Source | Op::Line), all) => {
             let all: Vec<String> = all.iter().map(u32::to_string).collect();
             format!("{name} {}", all.join(" "))
         }
@@ -172,6 +208,25 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         (_, [ty, id, rest @ ..]) => format!("%{id} = {name} %{ty}{}", ids(rest)),
         (_, all) => format!("{name}{}", ids(all)),
     }
+}
+
+/// A name where there is one, else the number.
+fn named<T: std::fmt::Debug>(known: Option<T>, number: u32) -> String {
+    known.map_or_else(|| number.to_string(), |known| format!("{known:?}"))
+}
+
+fn decoration(words: &[u32]) -> String {
+    let [kind, rest @ ..] = words else { return String::new() };
+    let known = spirv::Decoration::from_u32(*kind);
+    let mut text = named(known, *kind);
+    for word in rest {
+        let word = match known {
+            Some(spirv::Decoration::BuiltIn) => named(spirv::BuiltIn::from_u32(*word), *word),
+            _ => word.to_string(),
+        };
+        text += &format!(" {word}");
+    }
+    text
 }
 
 fn is_type(op: spirv::Op) -> bool {

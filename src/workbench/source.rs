@@ -130,6 +130,7 @@ impl Source {
             Ok(text) => {
                 // What editors put before the first line is no part of it.
                 let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                let text = &text.replace("\r\n", "\n").replace('\r', "\n");
                 let mut source = Source::new(&path.display().to_string(), text)?;
                 source.path = Some(path.to_path_buf());
                 Ok(source)
@@ -264,6 +265,7 @@ impl Source {
         let mut wgsl = self.rendered(set)?;
         wgsl.text = without_subgroups(wgsl.text);
         if let Some((line, what)) = complaint(&wgsl.text) {
+            let Some(line) = line else { return Err(self.failed(what)) };
             let quoted = wgsl.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
             return Err(self.failed(format!("{}: {what}, in `{quoted}`", wgsl.place(line))));
         }
@@ -385,23 +387,26 @@ fn listed(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// What is wrong with WGSL: the line, and a sentence.
-fn complaint(text: &str) -> Option<(usize, String)> {
+/// What is wrong with WGSL: the line, where there is one, and a sentence.
+fn complaint(text: &str) -> Option<(Option<usize>, String)> {
     let error = match naga::front::wgsl::parse_str(text) {
         Err(error) => {
-            let line = error.location(text).map_or(1, |at| at.line_number as usize);
+            let line = error.location(text).map(|at| at.line_number as usize);
             return Some((line, error.message().to_string()));
         }
         Ok(module) => {
             Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).err()?
         }
     };
-    let line = error.location(text).map_or(1, |at| at.line_number as usize);
+    let line = error.location(text).map(|at| at.line_number as usize);
     let mut message = error.as_inner().to_string();
     let mut cause = std::error::Error::source(error.as_inner());
     while let Some(inner) = cause {
         message += &format!(": {inner}");
         cause = inner.source();
+    }
+    if message.contains("relate to a valid destination for a store") {
+        message += ": is it bound as var<storage, read_write>?";
     }
     Some((line, message))
 }

@@ -1,10 +1,11 @@
 //! The fastest of the forms that a kernel's header declares: each compiled, compared, measured.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::bench::{Clock, Contender, Ready, Timer, error_of, ready};
+use super::bench::{Clock, Contender, Ready, Timer, error_of, may_be_trusted, ready};
 use super::error::{Error, Result};
 use super::source::{Setting, Settings, Source};
 use super::spec::Spec;
@@ -82,6 +83,8 @@ pub struct TuneReport {
     pub chosen: std::collections::BTreeMap<String, String>,
     /// At each shape.
     pub shapes: Vec<Tuned>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
 }
 
 /// A kernel of one's own.
@@ -90,6 +93,8 @@ struct Own<'a> {
     source: &'a Source,
     spec: &'a Spec,
     timer: &'a Timer<'a>,
+    /// Forms that were executed as they are written, and whether they may be trusted.
+    trusted: RefCell<Vec<(Settings, Result<bool, String>)>>,
 }
 
 struct OwnForm<'a> {
@@ -119,8 +124,22 @@ impl<'a> Subject for Own<'a> {
         sizes: &[usize],
     ) -> Result<Result<Box<dyn Form + 's>, String>> {
         let contender = Contender { source: self.source.clone(), settings: settings.clone() };
-        let &Own { gpu, source, spec, timer } = self;
-        match ready(gpu, &contender, spec, sizes, false)? {
+        let &Own { gpu, source, spec, timer, .. } = self;
+        let mut known = self.trusted.borrow_mut();
+        let found = known.iter().find(|(known, _)| known == settings);
+        let trusted = match found {
+            Some((_, trusted)) => trusted.clone(),
+            None => {
+                let trusted = may_be_trusted(&contender, spec).map_err(|error| error.to_string());
+                known.push((settings.clone(), trusted.clone()));
+                trusted
+            }
+        };
+        let trusted = match trusted {
+            Ok(trusted) => trusted,
+            Err(why) => return Ok(Err(why)),
+        };
+        match ready(gpu, &contender, spec, sizes, !trusted)? {
             Ok(mut ready) => {
                 timer.warm_up(&mut ready, 0.005)?;
                 Ok(Ok(Box::new(OwnForm { gpu, source, spec, timer, ready })))
@@ -154,7 +173,7 @@ pub fn tune(
     tell: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<TuneReport> {
     let timer = Timer::new(gpu, clock, false);
-    let own = Own { gpu, source, spec, timer: &timer };
+    let own = Own { gpu, source, spec, timer: &timer, trusted: RefCell::default() };
     search(&own, gpu.name(), shapes, options, tell)
 }
 
@@ -195,7 +214,6 @@ pub(super) fn search(
              16]`",
         ));
     }
-    let first_shape = shapes.first().ok_or_else(|| failed("no shapes"))?;
     let mut report = TuneReport {
         kernel: subject.name(),
         adapter: adapter.into(),
@@ -205,7 +223,19 @@ pub(super) fn search(
         wrong: 0,
         chosen: Default::default(),
         shapes: Vec::new(),
+        notes: Vec::new(),
     };
+    // Shapes that what there is now cannot have are left out.
+    let mut suiting = Vec::new();
+    for sizes in shapes {
+        match subject.form(&all[0], sizes)? {
+            Ok(_) => suiting.push(sizes),
+            Err(why) => report.notes.push(format!("left out: {}: {why}", subject.told(sizes))),
+        }
+    }
+    let (shapes, notes) = (suiting, report.notes.join("; "));
+    let &first_shape =
+        shapes.first().ok_or_else(|| failed(&format!("no shape suits it: {notes}")))?;
     let of = all.len() + options.rounds * shapes.len();
     // A look at each at one shape.
     let mut looked: Vec<(f64, Settings)> = Vec::new();
@@ -252,7 +282,7 @@ pub(super) fn search(
     let candidates: Vec<Settings> = looked.into_iter().map(|(_, settings)| settings).collect();
     let mut compared: Vec<Vec<Tuned>> = vec![Vec::new(); candidates.len()];
     let mut lost = vec![false; candidates.len()];
-    for (number, sizes) in shapes.iter().enumerate() {
+    for (number, &sizes) in shapes.iter().enumerate() {
         let mut now = match subject.form(&standard.1, sizes)? {
             Ok(form) => form,
             Err(why) => return Err(failed(&format!("{}: {why}", subject.told(sizes)))),

@@ -162,3 +162,58 @@ fn measured_sizes_are_told() {
     std::fs::write(&file, "[matmul]\nrows = 800\n").unwrap();
     assert!(told(folder.path()).contains("matmul.rows is 800"));
 }
+
+/// Nothing passes unseen: an empty file that is called as a kernel of this program, or one that
+/// cannot take its place.
+#[test]
+fn files_that_are_called_as_own_kernels_must_be_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let softmax = std::fs::read_to_string(fixture("tests/workbench/right/softmax.wgsl")).unwrap();
+    let bare: Vec<&str> = softmax.lines().filter(|line| !line.starts_with("//%")).collect();
+    for (name, text) in [("copy.wgsl", ""), ("layer_norm.wgsl", &bare.join("\n"))] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        for more in ["", " --json"] {
+            run(folder.path(), &format!("kernel check @/{name}{more} {ALONE}"))
+                .failed(1, &["cannot be executed in its place", "//% kind KIND"]);
+        }
+    }
+}
+
+/// One file that cannot be looked at hides none of the others, in JSON neither; a byte order mark
+/// hides no line.
+#[test]
+fn files_are_checked_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let softmax = std::fs::read_to_string(fixture("tests/workbench/right/softmax.wgsl")).unwrap();
+    let start = softmax.find("//% kind").unwrap();
+    put("marked.wgsl", &format!("\u{feff}{}", &softmax[start..].replace('\n', "\r\n")));
+    put("broken.wgsl", "//% kind softmax\nfn main( {}\n");
+    put("empty.wgsl", "//% kind softmax\n");
+    let line = format!("kernel check @/broken.wgsl @/marked.wgsl @/empty.wgsl {ALONE}");
+    let told = run(folder.path(), &line)
+        .failed(1, &["broken.wgsl: line 2", "empty.wgsl: expected one @compute entry point"]);
+    assert!(told.stdout.contains("marked.wgsl: right at"), "{}", told.stdout);
+    let json = run(folder.path(), &format!("{line} --json")).failed(1, &[]).json();
+    assert!(json[0]["error"].as_str().unwrap().contains("line 2"), "{json}");
+    assert!(json[1]["error"].is_null() && !json[1]["shapes"].as_array().unwrap().is_empty());
+    run(folder.path(), &format!("kernel show @/empty.wgsl {ALONE}")).failed(1, &["entry point"]);
+}
+
+/// No result takes the place of a kernel, nor of anybody's notes.
+#[test]
+fn inputs_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let softmax = fixture("tests/workbench/right/softmax.wgsl");
+    std::fs::copy(softmax, folder.path().join("it.wgsl")).unwrap();
+    std::fs::write(folder.path().join("notes"), "[my notes\n").unwrap();
+    for (line, says) in [
+        ("kernel tune @/it.wgsl -o @/it.wgsl", &["it.wgsl would be replaced"][..]),
+        ("kernel tune @/it.wgsl -o @/notes", &["notes: it is there already", "table of values"]),
+        ("kernel bench @/it.wgsl --html @/it.wgsl", &["it.wgsl would be replaced"]),
+        ("kernel bench @/it.wgsl --html @/notes", &["notes: it is there already", "a page"]),
+        ("kernel tune @/it.wgsl --rounds 8", &["--rounds", "9"]),
+    ] {
+        run(folder.path(), &format!("{line} {ALONE}")).failed(2, says);
+    }
+}

@@ -1,5 +1,6 @@
 //! The workbench: planted faults are found and named, right kernels pass.
 
+mod edges;
 mod faults;
 mod guide;
 mod shipped;

@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN, presets::UTF8_H
 use mixofshow::backend::wgpu::Gpu;
 use mixofshow::workbench::{BenchOptions, BenchReport, Clock, Contender, Source, Spec, bench};
 
-use super::told::{beside, describe, seconds};
-use super::{Global, Result, Terminal, Wanted, device, html, source};
+use super::told::{beside, describe, is_wrong, seconds};
+use super::{Global, Result, Terminal, Wanted, check_output, device, html, source};
 use crate::cli::bench::Clock as Times;
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, interrupt, values};
@@ -22,7 +22,9 @@ use crate::cli::{Failure, interrupt, values};
 /// and where it is above 1 % and above what the first kernel differs from itself, measured twice.
 /// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
 /// where the device is a software driver. Results are compared with the reference, too: a kernel
-/// that is wrong says so.
+/// that is wrong says so, and the exit code is 1. Before that each is executed as it is written at
+/// a small shape: one that leaves its bindings, or does not end, is not run. Without a card, name a
+/// software driver in --adapter.
 #[derive(Debug, Args)]
 pub struct Options {
     /// WGSL files
@@ -102,28 +104,40 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         options.files.iter().map(|file| source(file)).collect::<Result<_>>()?;
     let Some(first) = sources.first() else { return Ok(()) };
     let spec = options.wanted.spec(first)?;
-    let settings = options.wanted.settings()?;
+    let told = options.wanted.kind.is_some() || options.wanted.like.is_some();
+    let other = sources.iter().find(|own| own.kind.as_ref().is_some_and(|kind| *kind != spec.name));
+    if let (false, Some(other)) = (told, other) {
+        return Err(Failure::Usage(format!(
+            "{} is a {} and {} a {}: kernels of one kind are measured side by side",
+            first.name,
+            spec.name,
+            other.name,
+            other.kind.as_deref().unwrap_or_default()
+        )));
+    }
+    options.wanted.check_settings(&sources)?;
+    if let Some(path) = &options.html {
+        let asked = options.shapes.as_deref().map(Path::new);
+        let inputs: Vec<&Path> = options
+            .files
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(options.wanted.like.as_deref())
+            .chain(asked.filter(|path| path.exists()))
+            .collect();
+        check_output(path, &inputs, "a page", |text| {
+            text.trim_start().to_ascii_lowercase().starts_with("<!doctype html")
+        })?;
+    }
     let gpu = device(global)?;
     let shapes = shapes(options.shapes.as_deref(), &spec, &gpu)?;
     let contenders: Vec<Contender> = sources
         .into_iter()
         .map(|source| {
-            let known = |name: &String| source.tuned.iter().any(|(known, _)| known == name);
-            let own = settings.iter().filter(|(name, _)| known(name));
-            let settings = own.map(|(name, value)| (name.clone(), value.clone())).collect();
-            Contender { source, settings }
+            let settings = options.wanted.settings_of(&source)?;
+            Ok(Contender { source, settings })
         })
-        .collect();
-    let stray =
-        settings.keys().find(|name| !contenders.iter().any(|c| c.settings.contains_key(*name)));
-    if let Some(name) = stray {
-        return Err(Failure::Usage(format!("--set {name}: no kernel's header declares it")));
-    }
-    if let Some(path) = &options.html {
-        mixofshow::checkpoint::output::check(path).map_err(|error| {
-            mixofshow::workbench::Error::File { path: path.clone(), message: error.to_string() }
-        })?;
-    }
+        .collect::<Result<_>>()?;
     let times = options.clock.unwrap_or(if gpu.is_software() { Times::Cpu } else { Times::Wall });
     let now = || times.now();
     let clock = Clock { name: name_of(times), now: &now };
@@ -146,7 +160,7 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         other => other?,
     };
     for note in &report.notes {
-        terminal.note(format!("note: left out: {note}"));
+        terminal.note(format!("note: {note}"));
     }
     if let Some(path) = &options.html {
         let page = html::page(&spec, &report);
@@ -157,7 +171,8 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         terminal.note(format!("written: {}", path.display()));
     }
     if options.json {
-        return terminal.print_json(&report);
+        terminal.print_json(&report)?;
+        return all_right(&report);
     }
     if !options.markdown {
         terminal.note(describe(&report));
@@ -166,7 +181,21 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     if options.markdown {
         terminal.print(format!("\n{}", describe(&report)))?;
     }
-    Ok(())
+    all_right(&report)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("wrong results: {0}")]
+struct Wrong(String);
+
+/// An error where a kernel's results are wrong: its times say nothing.
+fn all_right(report: &BenchReport) -> Result<()> {
+    let wrong = report.measured.iter().filter(|one| is_wrong(one));
+    let wrong: Vec<String> = wrong.map(|one| format!("{} at {}", one.kernel, one.sizes)).collect();
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Failed(Box::new(Wrong(wrong.join("; "))))),
+    }
 }
 
 pub fn name_of(times: Times) -> &'static str {

@@ -50,47 +50,78 @@ pub struct Options {
 struct Found(String);
 
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
-    let sources: Vec<Source> =
-        options.files.iter().map(|file| source(file)).collect::<Result<_>>()?;
     let mut reports = Vec::new();
     if options.shipped {
         reports = shipped(None, terminal)?;
     }
-    let gpu = match sources.iter().all(|source| is_own(source, &options.wanted)) {
+    let sources: Vec<Result<Source>> = options.files.iter().map(|file| source(file)).collect();
+    let known: Vec<Source> = sources.iter().flatten().cloned().collect();
+    let gpu = match known.iter().all(|source| is_own(source, &options.wanted)) {
         true => None,
-        false => adapter(global, false)?,
+        false => adapter(global)?,
     };
-    for source in &sources {
-        match is_own(source, &options.wanted) {
-            true => reports.extend(shipped(Some(source), terminal)?),
-            false => reports.push(one(source, options, gpu.as_ref())?),
+    if known.len() > 1 {
+        options.wanted.check_settings(&known)?;
+    }
+    // One that cannot be looked at keeps nobody from looking at the others.
+    let mut failures = Vec::new();
+    for (file, source) in options.files.iter().zip(sources) {
+        let looked = source.and_then(|source| match is_own(&source, &options.wanted) {
+            true => shipped(Some(&source), terminal),
+            false => Ok(vec![one(&source, options, known.len() > 1, gpu.as_ref())?]),
+        });
+        match looked {
+            Ok(all) => reports.extend(all),
+            Err(failure @ (Failure::Failed(_) | Failure::Usage(_))) => {
+                let report = CheckReport::failed(&file.display().to_string(), said(&failure));
+                reports.push(report);
+                failures.push(failure);
+            }
+            Err(other) => return Err(other),
         }
     }
     if options.json {
         terminal.print_json(&reports)?;
     } else {
-        for report in &reports {
+        for report in reports.iter().filter(|report| report.error.is_none()) {
             print(report, reports.len() == 1 || !report.passed() || terminal.verbose(), terminal)?;
         }
     }
     let wrong: Vec<&CheckReport> = reports.iter().filter(|report| !report.passed()).collect();
-    if wrong.is_empty() {
-        return Ok(());
+    if wrong.len() == failures.len() && failures.len() < 2 {
+        return failures.pop().map_or(Ok(()), Err);
     }
     let told: Vec<String> = wrong
         .iter()
-        .map(|report| format!("{} in {}", counted(report.faults.len(), "fault"), report.kernel))
+        .map(|report| match &report.error {
+            Some(error) if error.contains(&report.kernel) => error.clone(),
+            Some(error) => format!("{}: {error}", report.kernel),
+            None => format!("{} in {}", counted(report.faults.len(), "fault"), report.kernel),
+        })
         .collect();
     Err(Failure::Failed(Box::new(Found(told.join(", ")))))
+}
+
+/// What went wrong, in words.
+fn said(failure: &Failure) -> String {
+    match failure {
+        Failure::Failed(error) => error.to_string(),
+        Failure::Usage(text) => text.clone(),
+        Failure::Stopped | Failure::Unread => String::new(),
+    }
 }
 
 fn one(
     source: &Source,
     options: &Options,
+    beside_others: bool,
     gpu: Option<&std::sync::Arc<Gpu>>,
 ) -> Result<CheckReport> {
     let check_options = CheckOptions {
-        settings: options.wanted.settings()?,
+        settings: match beside_others {
+            true => options.wanted.settings_of(source)?,
+            false => options.wanted.settings()?,
+        },
         device: gpu.cloned(),
         only: options.only.clone(),
     };

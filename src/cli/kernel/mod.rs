@@ -14,8 +14,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use super::terminal::Terminal;
-use super::{Failure, Global, Result};
+use super::{Failure, Global, Result, files};
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
+use mixofshow::checkpoint::output;
 use mixofshow::workbench::{Setting, Settings, Source, Spec, kinds, stands_for_own};
 
 #[derive(Debug, Args)]
@@ -60,14 +61,40 @@ impl Wanted {
         self.set.iter().map(one).collect()
     }
 
+    /// Those that a kernel's header declares, where several kernels are looked at.
+    fn settings_of(&self, source: &Source) -> Result<Settings> {
+        let known = |name: &String| source.tuned.iter().any(|(known, _)| known == name);
+        Ok(self.settings()?.into_iter().filter(|(name, _)| known(name)).collect())
+    }
+
+    /// An error where a value is set that none of several kernels declares.
+    fn check_settings(&self, sources: &[Source]) -> Result<()> {
+        let settings = self.settings()?;
+        let declared = |name: &str| {
+            let mut all = sources.iter().flat_map(|source| &source.tuned);
+            all.any(|(known, _)| known == name)
+        };
+        match settings.keys().find(|name| !declared(name)) {
+            Some(name) => {
+                Err(Failure::Usage(format!("--set {name}: no kernel's header declares it")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What a kernel is to compute.
     fn spec(&self, source: &Source) -> Result<Spec> {
         if let Some(path) = &self.like {
             return Ok(Spec::like(path)?);
         }
-        match self.kind.as_ref().or(source.kind.as_ref()) {
-            Some(kind) => Ok(Spec::kind(kind)?),
-            None => Err(Failure::Usage(format!(
+        match (&self.kind, &source.kind) {
+            (Some(kind), _) => Ok(Spec::kind(kind)?),
+            // The file is to blame, not the command line.
+            (None, Some(kind)) => Ok(Spec::kind(kind).map_err(|error| {
+                let (kernel, message) = (source.name.clone(), error.to_string());
+                mixofshow::workbench::Error::Kernel { kernel, message }
+            })?),
+            (None, None) => Err(Failure::Usage(format!(
                 "{}: what does it compute? Say it with --as ({}), --like FILE.toml, or a line \
                  `//% kind KIND` in the kernel",
                 source.name,
@@ -86,20 +113,44 @@ fn source(name: &Path) -> Result<Source> {
     }
 }
 
+/// An error where a file would replace an input of the command, or something else than `what`, as
+/// `is_it` tells by the text.
+fn check_output(
+    path: &Path,
+    inputs: &[&Path],
+    what: &str,
+    is_it: impl Fn(&str) -> bool,
+) -> Result<()> {
+    files::check_apart(path, inputs)?;
+    files::check(path)?;
+    if !output::is_replaced(path) {
+        return Ok(());
+    }
+    match std::fs::read(path) {
+        Ok(bytes) if std::str::from_utf8(&bytes).is_ok_and(|t| t.trim().is_empty() || is_it(t)) => {
+            Ok(())
+        }
+        // One that cannot be read is told of when it is written.
+        Err(_) => Ok(()),
+        Ok(_) => Err(Failure::Usage(format!(
+            "{}: it is there already and is not {what}: name another file",
+            path.display()
+        ))),
+    }
+}
+
 /// Whether a source is a kernel of this program, or stands for one, whatever the options say.
 fn is_own(source: &Source, wanted: &Wanted) -> bool {
     let told = wanted.kind.is_some() || wanted.like.is_some();
     !told && stands_for_own(source)
 }
 
-/// The graphics adapter that was asked for; none is the processor. Without a word a card, or any
-/// adapter where `software` ones do, too.
-fn adapter(global: &Global, software: bool) -> Result<Option<Arc<Gpu>>> {
+/// The graphics adapter that was asked for; none is the processor. Without a word a card.
+fn adapter(global: &Global) -> Result<Option<Arc<Gpu>>> {
     let name = global.adapter.as_deref().map(str::trim).filter(|name| !name.is_empty());
     let selection = match name {
         Some(name) if name.eq_ignore_ascii_case("cpu") => return Ok(None),
         Some(name) => gpu::Selection::Matching(name.to_string()),
-        None if software => gpu::Selection::Best,
         None => gpu::Selection::Card,
     };
     let options = gpu::Options {
@@ -117,11 +168,11 @@ fn adapter(global: &Global, software: bool) -> Result<Option<Arc<Gpu>>> {
 
 /// As `adapter`, for what only a device can do.
 pub fn device(global: &Global) -> Result<Arc<Gpu>> {
-    match adapter(global, true)? {
+    match adapter(global)? {
         Some(gpu) => Ok(gpu),
         None => Err(Failure::Usage(
-            "kernels in WGSL run on graphics adapters, of which a software driver is one; `mos \
-             devices` lists those that there are"
+            "kernels in WGSL run on graphics adapters, and no card is here or was named; a \
+             software driver is one, too, named in --adapter: `mos devices` lists what there is"
                 .into(),
         )),
     }

@@ -24,11 +24,15 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
+/// Whether results are not those of the reference.
+pub fn is_wrong(measured: &Measured) -> bool {
+    measured.error.is_nan() || measured.error > 1.0
+}
+
 /// What is said of a kernel beside the first.
 pub fn beside(measured: &Measured) -> String {
     // Wrong results are quickly made.
-    let wrong = measured.error.is_nan() || measured.error > 1.0;
-    match (wrong, &measured.difference) {
+    match (is_wrong(measured), &measured.difference) {
         (true, _) => "WRONG RESULTS".to_string(),
         (false, Some(difference)) => difference.told(),
         (false, None) => String::new(),

@@ -13,7 +13,7 @@ use mixofshow::workbench::{
 
 use super::bench::{name_of, shapes};
 use super::told::seconds;
-use super::{Global, Result, Terminal, Wanted, device, source};
+use super::{Global, Result, Terminal, Wanted, check_output, device, source};
 use crate::cli::bench::Clock as Times;
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, interrupt, values};
@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, value_name = "SHAPES")]
     shapes: Option<String>,
     /// Measurements of each of the best forms at each shape
-    #[arg(long, default_value_t = 15, value_parser = values::TIMES.parser::<usize>())]
+    #[arg(long, default_value_t = 15, value_parser = values::ROUNDS.parser::<usize>())]
     rounds: usize,
     /// Write the values to this file instead
     #[arg(short, long, value_name = "FILE")]
@@ -55,6 +55,12 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+    if let Some(path) = &options.output {
+        let inputs: Vec<&Path> =
+            std::iter::once(&*options.kernel).chain(options.wanted.like.as_deref()).collect();
+        let is_table = |text: &str| toml::from_str::<toml::Table>(text).is_ok();
+        check_output(path, &inputs, "a table of values", is_table)?;
+    }
     let opened = device(global)?;
     let times = if opened.is_software() { Times::Cpu } else { Times::Wall };
     let now = || times.now();
@@ -102,6 +108,9 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     };
     if let Some(path) = &path {
         write(path, &report, family)?;
+    }
+    for note in &report.notes {
+        terminal.note(format!("note: {note}"));
     }
     if options.json {
         return terminal.print_json(&report);

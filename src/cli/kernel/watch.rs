@@ -38,7 +38,7 @@ fn written(path: &Path) -> Option<SystemTime> {
 }
 
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
-    let gpu = adapter(global, false)?;
+    let gpu = adapter(global)?;
     let _watched = interrupt::watched();
     let mut before: Option<(Source, CheckReport)> = None;
     let (mut seen, mut looks) = (None, 0);

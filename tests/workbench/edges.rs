@@ -1,0 +1,271 @@
+//! What a checker must neither overlook nor accuse, in kernels that differ by a line or two.
+
+use mixofshow::workbench::{
+    BenchOptions, CheckOptions, CheckReport, Clock, Contender, Settings, Source, Spec, bench, check,
+};
+
+use super::{folder, gpu};
+
+/// A right matmul, an element to an invocation.
+const MATMUL: &str = "//% kind matmul
+//% dispatch [ceil(columns / 8), ceil(rows / 8)]
+struct Sizes { rows: u32, inner: u32, columns: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(8, 8)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.y >= sizes.rows || id.x >= sizes.columns) { return; }
+  var sum = 0.0;
+  for (var k = 0u; k < sizes.inner; k++) {
+    sum += f32(a[id.y * sizes.inner + k]) * f32(b[k * sizes.columns + id.x]);
+  }
+  y[id.y * sizes.columns + id.x] = sum;
+}
+";
+
+/// A softmax in f16, whose maximum can be left out.
+const SOFTMAX: &str = "enable f16;
+//% kind softmax
+//% dispatch [ceil(rows / 32)]
+struct Sizes { rows: u32, columns: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<f16>;
+@group(0) @binding(2) var<storage, read_write> y: array<f16>;
+@compute @workgroup_size(32)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= sizes.rows) { return; }
+  let start = id.x * sizes.columns;
+  var peak = -6e4h;
+  for (var c = 0u; c < sizes.columns; c++) { peak = max(peak, x[start + c]); }
+  var sum = 0.0;
+  for (var c = 0u; c < sizes.columns; c++) { sum += f32(exp(x[start + c] - peak)); }
+  for (var c = 0u; c < sizes.columns; c++) {
+    y[start + c] = f16(f32(exp(x[start + c] - peak)) / sum);
+  }
+}
+";
+
+/// `text` with each first string, which must be in it, replaced by the second.
+fn with(text: &str, changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(text.to_string(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    })
+}
+
+fn halves(text: &str) -> String {
+    let text = with(text, &[("array<f32>", "array<f16>"), ("= sum;", "= f16(sum);")]);
+    format!("enable f16;\n{text}")
+}
+
+fn checked(text: &str) -> CheckReport {
+    let source = Source::new("it.wgsl", text).unwrap();
+    let spec = Spec::kind(source.kind.as_deref().unwrap()).unwrap();
+    check(&source, &spec, &CheckOptions::default()).unwrap()
+}
+
+fn told(report: &CheckReport) -> String {
+    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    format!("{}\n{:#?}", faults.join("\n"), report.notes)
+}
+
+/// The first fault of that name.
+fn fault(report: &CheckReport, name: &str) -> String {
+    let found = report.faults.iter().find(|fault| fault.kind.name() == name);
+    found.unwrap_or_else(|| panic!("no {name} in {}", told(report))).to_string()
+}
+
+fn is_right(text: &str) {
+    let report = checked(text);
+    assert!(report.passed() && report.shapes.len() >= 11, "{}", told(&report));
+}
+
+#[test]
+fn f16_and_vectors_are_checked_at_ragged_shapes() {
+    is_right(&halves(MATMUL));
+    let no_guard = with(&halves(MATMUL), &[(" || id.x >= sizes.columns", "")]);
+    fault(&checked(&no_guard), "out-of-bounds read");
+    let vectors = with(
+        MATMUL,
+        &[
+            ("ceil(columns / 8)", "ceil(columns / 32)"),
+            ("b: array<f32>", "b: array<vec4<f32>>"),
+            ("y: array<f32>", "y: array<vec4<f32>>"),
+            ("id.x >= sizes.columns", "id.x >= sizes.columns / 4u"),
+            ("var sum = 0.0", "var sum = vec4<f32>()"),
+            ("f32(b[k * sizes.columns + id.x])", "b[k * (sizes.columns / 4u) + id.x]"),
+            ("y[id.y * sizes.columns + id.x]", "y[id.y * (sizes.columns / 4u) + id.x]"),
+        ],
+    );
+    let report = checked(&vectors);
+    assert!(report.shapes.iter().any(|shape| shape.label == "ragged"), "{}", told(&report));
+    fault(&report, "output not written");
+    is_right(&with(&vectors, &[("//% kind", "//% needs columns % 4 == 0\n//% kind")]));
+}
+
+#[test]
+fn f16_that_overflows_is_found_where_results_are_f16() {
+    is_right(SOFTMAX);
+    fault(&checked(&with(SOFTMAX, &[(" - peak)", ")")])), "f16 overflow");
+    let sums = with(
+        &halves(MATMUL),
+        &[("var sum = 0.0", "var sum = 0.0h"), ("f32(a[", "(a["), ("f32(b[", "(b[")],
+    );
+    fault(&checked(&sums), "f16 overflow");
+}
+
+/// Statements count for each loop, not for all workgroups together.
+#[test]
+fn slow_kernels_are_not_endless() {
+    let one = with(
+        MATMUL,
+        &[("[ceil(columns / 8), ceil(rows / 8)]", "[columns, rows]"), ("size(8, 8)", "size(1)")],
+    );
+    is_right(&one);
+}
+
+#[test]
+fn an_endless_loop_is_told_once_with_its_line() {
+    let report = checked(&with(MATMUL, &[("k++", "k += 0u")]));
+    assert_eq!(report.faults.len(), 1, "{}", told(&report));
+    assert!(fault(&report, "endless loop").contains("line 12: still running after"));
+}
+
+#[test]
+fn private_variables_are_executed() {
+    let private = with(
+        MATMUL,
+        &[
+            ("@compute", "var<private> sums: array<f32, 2>;\n@compute"),
+            ("= sum;", "= sum + sums[1];"),
+        ],
+    );
+    is_right(&private);
+    is_right(&with(&private, &[("var sum = 0.0", "sums[0] = f32(id.x); var sum = 0.0")]));
+    let wrong = with(&private, &[("var sum = 0.0", "sums[1] = f32(id.x); var sum = 0.0")]);
+    assert!(!checked(&wrong).passed());
+    let beyond = with(&private, &[(" || id.x >= sizes.columns", "")]);
+    fault(&checked(&beyond), "out-of-bounds read");
+    fault(&checked(&with(&private, &[("sums[1]", "sums[id.x + 1u]")])), "out-of-bounds read");
+}
+
+#[test]
+fn more_than_devices_have_is_a_fault() {
+    let wide = with(MATMUL, &[("size(8, 8)", "size(64, 64)"), ("/ 8)", "/ 64)")]);
+    assert!(fault(&checked(&wide), "more than devices have").contains("4096 invocations"));
+    let many = with(MATMUL, &[("ceil(columns / 8)", "columns * 1000000")]);
+    let report = checked(&many);
+    fault(&report, "more than devices have");
+    assert!(report.notes.iter().any(|note| note.contains("too long")), "{}", told(&report));
+}
+
+#[test]
+fn hints_name_what_is_meant() {
+    let transposed = with(MATMUL, &[("k * sizes.columns + id.x", "id.x * sizes.inner + k")]);
+    let said = fault(&checked(&transposed), "wrong stride");
+    assert!(said.contains("right if `b` lay transposed"), "{said}");
+    let path = folder("wrong").join("uninitialised.wgsl");
+    let report = checked(&std::fs::read_to_string(path).unwrap());
+    let said = fault(&report, "uninitialised workgroup memory");
+    assert!(said.contains("]` is read") && said.contains("WGSL promises zeros"), "{said}");
+    let pairs = with(
+        MATMUL,
+        &[("b: array<f32>", "b: array<u32>"), ("f32(b[k * sizes.columns + id.x])", "1.0")],
+    );
+    assert!(checked(&pairs).notes.iter().any(|note| note.contains("`b` holds u32: two f16")));
+    let unbound = MATMUL.lines().filter(|line| !line.contains("binding(2)"));
+    let unbound = unbound.collect::<Vec<_>>().join("\n");
+    let report = checked(&with(&unbound, &[("f32(b[k * sizes.columns + id.x])", "1.0")]));
+    assert!(report.notes.iter().any(|note| note.contains("nothing is bound")), "{}", told(&report));
+}
+
+/// Another entry of a batch is no edge, nor is a number that is missing.
+#[test]
+fn what_is_no_edge_is_not_called_one() {
+    let read = |name: &str| std::fs::read_to_string(folder("right").join(name)).unwrap();
+    let attention = read("attention.wgsl");
+    let report = checked(&with(&attention, &[("id.z * sizes.keys * channels + ", "")]));
+    let said = fault(&report, "wrong stride");
+    assert!(said.contains("first entry of the batch"), "{said}");
+    let report = checked(&with(&read("layer_norm.wgsl"), &[(" + sizes.epsilon", "")]));
+    assert!(!report.passed());
+    assert!(!told(&report).contains("ragged edge"), "{}", told(&report));
+}
+
+#[test]
+fn variances_are_tried_with_a_large_mean() {
+    let text = std::fs::read_to_string(folder("right").join("layer_norm.wgsl")).unwrap();
+    let naive = with(
+        &text,
+        &[
+            ("let d = x[start + c] - mean;", "let d = x[start + c];"),
+            (
+                "total(lane, square) / f32(sizes.columns)",
+                "total(lane, square) / f32(sizes.columns) - mean * mean",
+            ),
+        ],
+    );
+    let report = checked(&naive);
+    let shape = report.shapes.iter().find(|shape| shape.label == "a large mean").unwrap();
+    assert!(!shape.faults.is_empty(), "{}", told(&report));
+}
+
+/// A reference that gives nothing, a formula without an end, and shapes beyond all memory.
+#[test]
+fn references_that_compare_nothing_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = with(
+        MATMUL,
+        &[
+            ("a: array<f32>;\n@group(0) @binding(2) var<storage, read> b", "a"),
+            ("f32(b[", "f32(a["),
+        ],
+    );
+    let source = Source::new("it.wgsl", &kernel).unwrap();
+    for (shape, value, says) in [
+        ("[4, 4, 4]", "a[r, c] / 0", "nothing can be compared"),
+        ("[4, 4, 4]", "sum(k, 1000000000000, a[r, k])", "steps"),
+        ("[800000000, 64, 64]", "a[r, c]", "the most that is tried"),
+    ] {
+        let text = format!(
+            "sizes = [\"rows\", \"inner\", \"columns\"]\nshapes = [{shape}]\n[inputs]\n\
+             a = [\"rows\", \"columns\"]\n[outputs.y]\nshape = [\"rows\", \"columns\"]\n\
+             indices = [\"r\", \"c\"]\nvalue = \"{value}\"\n"
+        );
+        let path = folder.path().join("it.toml");
+        std::fs::write(&path, text).unwrap();
+        let said = Spec::like(&path)
+            .and_then(|spec| check(&source, &spec, &CheckOptions::default()))
+            .expect_err(value)
+            .to_string();
+        assert!(said.contains(says), "{value}: {said}");
+    }
+}
+
+/// What leaves its bindings is not run, least of all without bounds checks.
+#[test]
+fn nothing_dangerous_is_measured() {
+    let Some(gpu) = gpu() else { return };
+    let start = std::time::Instant::now();
+    let now = || start.elapsed().as_secs_f64();
+    let clock = Clock { name: "elapsed time", now: &now };
+    let spec = Spec::kind("matmul").unwrap();
+    let measure = |text: &str| {
+        let source = Source::new("it.wgsl", text).unwrap();
+        let contenders = [Contender { source, settings: Settings::new() }];
+        let options = BenchOptions { rounds: 1, least: 0.0, ..BenchOptions::default() };
+        bench(&gpu, &contenders, &spec, &[vec![8, 8, 8]], &options, &clock, &mut |_, _| true)
+    };
+    measure(MATMUL).unwrap();
+    let beyond = with(MATMUL, &[(" || id.x >= sizes.columns", "")]);
+    for (text, says) in [
+        (beyond, "it is not run: out-of-bounds"),
+        (with(MATMUL, &[("k++", "k += 0u")]), "it is not run: endless"),
+        (SOFTMAX.to_string(), "none of those of matmul"),
+    ] {
+        let said = measure(&text).unwrap_err().to_string();
+        assert!(said.contains(says), "{said}");
+    }
+}
