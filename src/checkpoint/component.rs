@@ -143,6 +143,11 @@ impl Component {
         self.places.contains_key(name)
     }
 
+    /// What its file calls a tensor.
+    pub(super) fn source(&self, name: &str) -> Option<&str> {
+        self.places.get(name).map(|place| &*place.source)
+    }
+
     /// Shape of a tensor, without touching its bytes.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.places.get(name).map(|p| &p.shape[..])

@@ -18,6 +18,15 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
     let part = |name: &str, stem: &str, translate: fn(&str) -> Targets| {
         component(&folder.join(name), stem, variant, translate)
     };
+    let index = model_index.as_ref();
+    let named = |part: &str| names(index, part);
+    // Not its tokenizers, where CLIP's own would do.
+    for part in ["unet", "vae", "text_encoder", SECOND, "scheduler"] {
+        if named(part) && !folder.join(part).exists() {
+            return Err(left_out(folder, part));
+        }
+    }
+    let mut notes = Vec::new();
     let tower = ["image_encoder", "clip_vision"]
         .into_iter()
         .find(|name| folder.join(name).has("config.json"));
@@ -37,16 +46,23 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         }
     }
     let scheduler = folder.join("scheduler");
-    let tokenizer = folder.join("tokenizer");
     let second = match folder.join(SECOND).has("config.json") {
         false => None,
-        true => Some(second(folder, part(SECOND, "model", text_names)?, model_index.as_ref())),
+        true => {
+            let component = part(SECOND, "model", text_names)?;
+            let tokenizer = tokenizer(folder, "tokenizer_2", &component, index, &mut notes)?;
+            let zeros =
+                index.and_then(|index| index.get("force_zeros_for_empty_prompt")?.as_bool());
+            let zeros_for_empty = zeros.unwrap_or(true);
+            Some(SecondEncoder { component, tokenizer, zeros_for_empty })
+        }
     };
     if second.is_some() && !folder.join("text_encoder").has("config.json") {
         let problem = super::single::REFINER.to_string();
         return Err(Error::Unrecognised { path: folder.path().to_path_buf(), problem });
     }
     let text_encoder = part("text_encoder", "model", text_names)?;
+    let tokenizer = tokenizer(folder, "tokenizer", &text_encoder, index, &mut notes)?;
     Ok(Checkpoint {
         path: folder.path().to_path_buf(),
         kind: Kind::DiffusersFolder,
@@ -55,10 +71,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         vision,
         vision_preprocessor,
         controls,
-        tokenizer: match tokenizer.exists() {
-            true => TokenizerFiles::Folder(tokenizer),
-            false => TokenizerFiles::standard(&text_encoder),
-        },
+        tokenizer,
         text_encoder,
         second,
         scheduler: scheduler.json("scheduler_config.json")?.ok_or_else(|| Error::MissingFile {
@@ -69,22 +82,53 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         generation: generation(folder)?,
         concepts: folder.json("new_concept_cfg.json")?,
         words: folder.text(KNOWN_WORDS_FILE)?,
-        notes: Vec::new(),
+        notes,
     })
 }
 
 /// The folder of Stable Diffusion XL's second text encoder.
 const SECOND: &str = "text_encoder_2";
 
-/// What goes with a second text encoder.
-fn second(folder: &Folder, component: Component, index: Option<&Value>) -> SecondEncoder {
-    let tokenizer = folder.join("tokenizer_2");
-    let tokenizer = match tokenizer.exists() {
-        true => TokenizerFiles::Folder(tokenizer),
-        false => TokenizerFiles::standard(&component),
-    };
-    let zeros = index.and_then(|index| index.get("force_zeros_for_empty_prompt")?.as_bool());
-    SecondEncoder { component, tokenizer, zeros_for_empty: zeros.unwrap_or(true) }
+/// `model_index.json` names that part of the model.
+fn names(index: Option<&Value>, part: &str) -> bool {
+    let told = index.and_then(|index| index.get(part)?.as_array());
+    told.is_some_and(|told| told.iter().any(|value| !value.is_null()))
+}
+
+/// The error for a part that is named there and not in the folder.
+fn left_out(folder: &Folder, part: &str) -> Error {
+    let problem = format!(
+        "{part} is missing: model_index.json names it, and there is no such folder (an incomplete \
+            download or copy?)"
+    );
+    Error::Unrecognised { path: folder.path().to_path_buf(), problem }
+}
+
+/// Tokens of CLIP's own tokenizer.
+const CLIP_TOKENS: u64 = 49_408;
+
+/// The tokenizer of a text encoder: that in the folder of this name, or CLIP's own.
+fn tokenizer(
+    folder: &Folder,
+    name: &str,
+    text_encoder: &Component,
+    index: Option<&Value>,
+    notes: &mut Vec<String>,
+) -> Result<TokenizerFiles, Error> {
+    let inside = folder.join(name);
+    if inside.exists() {
+        return Ok(TokenizerFiles::Folder(inside));
+    }
+    if names(index, name) {
+        let tokens = text_encoder.config.get("vocab_size").and_then(Value::as_u64);
+        if tokens.is_some_and(|tokens| tokens < CLIP_TOKENS) {
+            return Err(left_out(folder, name));
+        }
+        notes.push(format!(
+            "{name} is missing, though model_index.json names it: CLIP's own is taken"
+        ));
+    }
+    Ok(TokenizerFiles::standard(text_encoder))
 }
 
 fn not_a_model(folder: &Folder) -> String {

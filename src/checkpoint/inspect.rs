@@ -5,7 +5,7 @@ pub use super::describe::{ComponentReport, InversionReport, Report, TensorReport
 use super::part::{component, text_names, unet_names, vae_names, vision_names};
 pub use super::what::What;
 use super::what::classify;
-use super::{Checkpoint, Error, Folder, Kind, TensorFile, adapter, hub};
+use super::{CONFIG_METADATA, Checkpoint, Error, Folder, Kind, TensorFile, adapter, hub};
 use crate::text::KnownWords;
 use std::path::Path;
 
@@ -93,7 +93,20 @@ fn describe_model(model: &Checkpoint, mut report: Report) -> Report {
     }
     report.notes = model.notes.clone();
     if model.kind == Kind::SingleFile {
-        report.notes.push("the configurations are inferred from the weights".to_string());
+        let told = |part: &&ComponentReport| {
+            report.metadata.contains_key(&format!("{CONFIG_METADATA}{}", part.name))
+        };
+        let silent: Vec<&str> =
+            report.components.iter().filter(|part| !told(part)).map(|part| &*part.name).collect();
+        let all = silent.len() == report.components.len();
+        let note = match silent.is_empty() {
+            true => "the configurations are those in the file's metadata".to_string(),
+            false if all => "the configurations are inferred from the weights".to_string(),
+            false => {
+                format!("inferred from the weights: the configuration of {}", silent.join(", "))
+            }
+        };
+        report.notes.push(note);
     }
     report
 }

@@ -44,8 +44,6 @@ impl UNetNames {
     /// Reads the structure from all names of a UNet (without the `model.diffusion_model.` before
     /// them). The error says which module is of no known kind.
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
-        // (block, module) -> the first names inside it, for each of the three stages.
-        type Stage = BTreeMap<usize, BTreeMap<usize, BTreeSet<String>>>;
         let (mut input, mut middle, mut output) = (Stage::new(), Stage::new(), Stage::new());
         for name in names {
             let mut parts = name.split('.');
@@ -60,6 +58,16 @@ impl UNetNames {
                 return Err(format!("`{name}` is not a name that a UNet has"));
             };
             stage.entry(block).or_default().entry(module).or_default().insert(inside.to_string());
+        }
+        for (stage, name) in
+            [(&input, "input_blocks"), (&middle, "middle_block"), (&output, "output_blocks")]
+        {
+            if let Some(gap) = gap(stage, name) {
+                return Err(format!(
+                    "the UNet's `{gap}.*` are missing, though there are tensors with the numbers \
+                        before and after it (a damaged file?)"
+                ));
+            }
         }
         // The very first is the input convolution, which needs no number.
         input.remove(&0);
@@ -138,6 +146,29 @@ impl UNetNames {
         };
         Some(format!("{to}.{rest}"))
     }
+}
+
+/// (block, module) -> the first names inside it, for one of the three stages.
+type Stage = BTreeMap<usize, BTreeMap<usize, BTreeSet<String>>>;
+
+/// The first module that is missing between others.
+fn gap(stage: &Stage, name: &str) -> Option<String> {
+    let missing = |numbers: &[usize]| {
+        let pair = numbers.windows(2).find(|pair| pair[1] - pair[0] > 1)?;
+        Some(pair[0] + 1)
+    };
+    let blocks: Vec<usize> = stage.keys().copied().collect();
+    if let Some(block) = missing(&blocks) {
+        return Some(format!("{name}.{block}"));
+    }
+    stage.iter().find_map(|(block, modules)| {
+        let modules: Vec<usize> = modules.keys().copied().collect();
+        let module = missing(&modules)?;
+        Some(match name {
+            "middle_block" => format!("{name}.{module}"),
+            _ => format!("{name}.{block}.{module}"),
+        })
+    })
 }
 
 fn kind(name: &str, contents: &BTreeSet<String>) -> Result<Module, String> {

@@ -19,6 +19,7 @@ mod error;
 mod export;
 mod file;
 mod folder;
+mod gaps;
 mod gguf;
 mod hash;
 mod header;

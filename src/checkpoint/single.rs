@@ -5,7 +5,7 @@ use super::infer::{self, Missing};
 use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_CLIP, XL_OPEN_CLIP, XL_REFINER};
 use super::part::text_names;
 use super::what::What;
-use super::{Checkpoint, Error, Kind, SecondEncoder, TensorFile, TokenizerFiles, ldm, openclip};
+use super::{Checkpoint, Error, Kind, SecondEncoder, TensorFile, TokenizerFiles, gaps, ldm, openclip};
 use crate::text::KNOWN_WORDS_FILE;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -113,6 +113,15 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     let text_encoder = if xl { first_of_xl(&file)? } else { self::text(&file, open_clip)? };
     let second = xl.then(|| second_of_xl(&file)).transpose()?;
     let mut notes = Vec::new();
+    gaps::check_unet(&unet, !is_told(&file, "unet"))?;
+    gaps::check_vae(&vae, !is_told(&file, "vae"))?;
+    let encoders = [Some(&text_encoder), second.as_ref().map(|second| &second.component)];
+    for encoder in encoders.into_iter().flatten() {
+        gaps::check_text(encoder, &mut notes)?;
+    }
+    let all: Vec<&Component> =
+        [&unet, &vae].into_iter().chain(encoders.into_iter().flatten()).collect();
+    gaps::note_unread(&file, &all, &mut notes);
     let scheduler = match json_file(&file, SCHEDULER)? {
         Some(told) => told,
         None => scheduler(&file, &unet, &mut notes),
@@ -165,6 +174,11 @@ fn part(
         })?,
     };
     Ok(component)
+}
+
+/// The file says that network's configuration itself.
+fn is_told(file: &TensorFile, network: &str) -> bool {
+    file.metadata().contains_key(&format!("{CONFIG_METADATA}{network}"))
 }
 
 fn stripped<'a>(file: &'a TensorFile, prefix: &'a str) -> impl Iterator<Item = &'a str> {

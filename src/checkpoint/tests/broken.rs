@@ -256,6 +256,77 @@ fn parts_missing_from_a_folder_are_named() {
 }
 
 #[test]
+fn parts_that_the_index_names_are_missed_by_name() {
+    let copy = folder_copy();
+    let index = |text: &str| {
+        std::fs::write(copy.path().join("model_index.json"), text).unwrap();
+    };
+    let missing = |part: &str| {
+        format!(
+            "M: {part} is missing: model_index.json names it, and there is no such folder (an \
+                incomplete download or copy?)"
+        )
+    };
+    index(r#"{"text_encoder": ["a", "b"], "text_encoder_2": ["a", "b"], "image_encoder": [null]}"#);
+    assert_eq!(model_message(copy.path()), missing("text_encoder_2"));
+    index(r#"{"tokenizer": ["a", "b"], "text_encoder_2": [null, null]}"#);
+    Checkpoint::open(copy.path()).unwrap();
+    std::fs::remove_dir_all(copy.path().join("tokenizer")).unwrap();
+    assert_eq!(model_message(copy.path()), missing("tokenizer"));
+    // CLIP's own is known.
+    let config = copy.path().join("text_encoder/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["vocab_size"] = 49_408.into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    let notes = Checkpoint::open(copy.path()).unwrap().notes;
+    assert!(notes[0].starts_with("tokenizer is missing, though"), "{notes:?}");
+    index(r#"{"text_encoder": ["a", "b"]}"#);
+    std::fs::remove_dir_all(copy.path().join("text_encoder")).unwrap();
+    assert_eq!(model_message(copy.path()), missing("text_encoder"));
+}
+
+#[test]
+fn a_file_with_gaps_is_no_smaller_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let all = tensors(&fixture("sd1.safetensors"));
+    const UNET: &str = "model.diffusion_model.";
+    let with = |part: &str| {
+        let kept = |name: &str| !name.starts_with(part);
+        let kept: Owned = all.iter().filter(|(name, _)| kept(name)).cloned().collect();
+        assert!(kept.len() < all.len(), "{part}");
+        save(&path, &kept);
+        model_message(&path)
+    };
+    let fits_nowhere = "fit nowhere in the UNet that the other tensors make";
+    // The first attention of two, of three, the middle's, all of a block's, a whole layer.
+    let text = with(&format!("{UNET}output_blocks.2.1."));
+    assert!(text.contains("`model.diffusion_model.output_blocks.3.1."), "{text}");
+    assert!(text.contains(fits_nowhere), "{text}");
+    for gap in ["middle_block.1", "output_blocks.3.1", "input_blocks.2"] {
+        let text = with(&format!("{UNET}{gap}."));
+        assert!(text.starts_with(&format!("M: the UNet's `{gap}.*` are missing")), "{text}");
+    }
+    let text = with(&format!("{UNET}input_blocks.1.1."));
+    assert!(text.contains("attention in 1 blocks on its way down and in 2"), "{text}");
+    let text = with("first_stage_model.quant_conv.");
+    assert!(text.contains("has post_quant_conv but no quant_conv"), "{text}");
+    let text = with("cond_stage_model.transformer.text_model.encoder.layers.0.");
+    assert!(text.contains("layers.0.mlp.fc1.weight` is missing"), "{text}");
+    let text = with("first_stage_model.encoder.mid.attn_1.");
+    assert!(text.contains("fit nowhere in the VAE"), "{text}");
+    // What nothing reads is told; what older programs leave is not.
+    let mut more = all.clone();
+    let extra = "model.diffusion_model.extra.weight";
+    more.push((extra.to_string(), counting(DType::F32, &[1])));
+    more.push(("first_stage_model.loss.logvar".to_string(), counting(DType::F32, &[1])));
+    save(&path, &more);
+    let notes = Checkpoint::open(&path).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains(&format!("`{extra}` (")), "{notes:?}");
+}
+
+#[test]
 fn an_index_must_be_true() {
     let copy = folder_copy();
     let index = copy.path().join("vae/diffusion_pytorch_model.safetensors.index.fp16.json");
