@@ -164,7 +164,8 @@ fn matrices_are_held_in_blocks() {
         factor * if i.is_multiple_of(32) { least } else { any } as f32
     };
     let other = |i: usize| ((i * 37 % 1001) as f32 / 500.0 - 1.0) * 0.2;
-    let cases: [(Precision, usize, f32, &dyn Fn(usize) -> f32); 4] = [
+    type Value<'a> = &'a dyn Fn(usize) -> f32;
+    let cases: [(Precision, usize, f32, Value); 4] = [
         (Precision::Q8, 34, 1e-5, &|i| of_blocks(i, -127, 127)),
         (Precision::Q8, 34, 3e-2, &other),
         (Precision::Q4, 18, 1e-5, &|i| of_blocks(i, -8, 7)),
