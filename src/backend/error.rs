@@ -76,7 +76,7 @@ pub enum Error {
         problem: String,
     },
     /// Weights that cannot be held in so few bytes, whatever comes and goes.
-    #[error("{} MiB for weights are too few: {} MiB would do", within >> 20, least.div_ceil(1 << 20))]
+    #[error("{} MiB for weights are too few: {} would do", within >> 20, least.div_ceil(1 << 20))]
     TooFewBytes {
         /// What was given.
         within: u64,

@@ -44,9 +44,9 @@ fn aligned(bytes: u64) -> u64 {
 
 impl<K: Clone + Eq + Hash> Stream<K> {
     /// Plans for steps that read weights, as they run, with `places` for blocks' weights at a time,
-    /// in no more than `within` bytes; the least that would do where that is too little. A step that
-    /// is `glued` stays in one block with the next. The first `once` steps are in blocks of their
-    /// own, which run once.
+    /// in no more than `within` bytes; the least that would do where that is too little. A step
+    /// that is `glued` stays in one block with the next. The first `once` steps are in blocks of
+    /// their own, which run once.
     pub fn plan(
         steps: &[Vec<Use<K>>],
         once: usize,

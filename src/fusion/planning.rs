@@ -35,7 +35,8 @@ pub struct PlannedFusion {
 /// Plans a fusion of `concepts` within the settings' memory; nothing is sampled or written.
 ///
 /// # Errors
-/// Concepts that do not fit the model or each other; a budget that is too small, with what would do.
+/// Concepts that do not fit the model or each other; a budget that is too small, with what would
+/// do.
 pub fn plan(
     gpu: &Device,
     checkpoint: &Checkpoint,

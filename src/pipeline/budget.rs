@@ -123,8 +123,8 @@ impl Needs {
 }
 
 impl Savings {
-    /// What it costs, in sentences; `parts` of a batch are sampled one after another. What streaming
-    /// takes is [`super::Pipeline::streaming`]'s to say.
+    /// What it costs, in sentences; `parts` of a batch are sampled one after another. What
+    /// streaming takes is [`super::Pipeline::streaming`]'s to say.
     pub fn costs(&self, parts: usize) -> Vec<String> {
         let mut costs = Vec::new();
         if self.text {

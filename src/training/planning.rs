@@ -26,8 +26,8 @@ pub struct PlannedRun {
 /// headers tell, and no file or folder is made. `tell` hears what should be known besides.
 ///
 /// # Errors
-/// [`Error::Unfit`] with what has to be put right, a budget that is too small among it; a model that
-/// cannot be tuned.
+/// [`Error::Unfit`] with what has to be put right, a budget that is too small among it; a model
+/// that cannot be tuned.
 pub fn plan(
     gpu: &Device,
     checkpoint: &Checkpoint,

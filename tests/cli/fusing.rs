@@ -116,8 +116,9 @@ fn a_budget_of_memory_is_planned_and_kept() {
     let hund =
         Concept { name: "hund".into(), words: vec![word("<dog1>", rows_of("dog"))], ..concept() };
     hund.write(&at.join("hund.safetensors")).unwrap();
-    let line = "fuse -c @/kat.safetensors -c @/hund.safetensors --size 64x64 --steps 2 --adapter \
-        cpu --keep none";
+    fs::write(at.join("one.txt"), "a {} in the snow\n").unwrap();
+    let line = "fuse -c @/kat.safetensors -c @/hund.safetensors --size 64x64 --steps 1 --adapter \
+        cpu --keep none --held-out none --prompts @/one.txt --sampled-prompts @/one.txt";
     let plan = run(at, &format!("{line} --plan")).ok().stdout;
     for part in ["prompts", "statistics", "distillation", "at most"] {
         assert!(plan.contains(part), "{part} in {plan}");

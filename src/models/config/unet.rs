@@ -213,8 +213,8 @@ impl UNetConfig {
         self.down.iter().chain(&self.up).map(of).sum::<usize>() + mid
     }
 
-    /// Made for inpainting: it reads, after the noisy latents, a mask and the latents of the picture
-    /// without what lies in it.
+    /// Made for inpainting: it reads, after the noisy latents, a mask and the latents of the
+    /// picture without what lies in it.
     pub fn inpaints(&self) -> bool {
         self.in_channels == 2 * self.out_channels + 1
     }
