@@ -104,9 +104,8 @@ fn loras_take_turns() {
     let second = generate(&Request { seed: 7, ..request(Compose::Composite, both.clone()) });
     assert_eq!(batch.pictures[1], second.pictures[0]);
     // One alone has nobody to take turns with, and regions place LoRAs themselves.
-    let refused = |request: Request| {
-        pipeline().generate(&request, &mut unwatched).err().expect("it is refused").to_string()
-    };
+    let refused =
+        |request: Request| pipeline().generate(&request, &mut unwatched).unwrap_err().to_string();
     let told = refused(request(Compose::Composite, vec![one]));
     assert!(told.contains("two or more LoRAs"), "{told}");
     let region = Layout { regions: vec![Region::default()], ..Layout::default() };
