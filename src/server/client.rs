@@ -26,10 +26,13 @@ impl Client {
     }
 }
 
+/// The folder in that of pictures in which what they were made from is kept: no client's.
+pub const INPUTS: &str = "inputs";
+
 /// Whether that is the name of a folder of one's own in the folder of pictures.
 pub fn is_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    (1..=40).contains(&name.len()) && name.chars().all(is_plain) && name != super::gallery::INPUTS
+    (1..=40).contains(&name.len()) && name.chars().all(is_plain) && name != INPUTS
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::picture::{Parameters, parameters};
 use crate::pipeline::recipe::Recipe;
 use crate::region::Area;
 
-use super::client::Client;
+use super::client::{Client, INPUTS};
 use super::error::Error;
 use super::job::seconds;
 use super::problem::Problem;
@@ -19,8 +19,6 @@ use super::problem::Problem;
 /// Digits of the number that a file's name begins with.
 const DIGITS: usize = 5;
 
-/// The folder inside of it in which what pictures were made from is kept.
-pub const INPUTS: &str = "inputs";
 /// Digits of a hash that names a file there.
 const HASH_DIGITS: usize = 16;
 
