@@ -23,8 +23,8 @@ use crate::backend::wgpu::Gpu;
 
 /// Statements of workgroups that are executed at most; those of many invocations count more.
 const MOST: u64 = 12_000_000;
-/// Rounds after which a loop counts as endless, unless the work itself is as much.
-const ROUNDS: u64 = 100_000;
+/// Rounds after which a loop counts as endless, unless a workgroup's work is as much.
+const ROUNDS: u64 = 20_000;
 /// What WebGPU's devices have at most, as good as all of them, and what they have at least.
 const INVOCATIONS: [u32; 2] = [1024, 256];
 const WORKGROUPS: u32 = 65_535;
@@ -203,9 +203,9 @@ impl<'a> Checking<'a> {
         if !self.is_comparable(&here)? {
             return Ok(());
         }
-        self.look_at_grid(&mut here);
+        let is_possible = self.look_at_grid(&mut here);
         let mut interpreted = false;
-        if !shape.huge {
+        if !shape.huge && is_possible {
             interpreted = self.interpret(&mut here)?;
         }
         let mut on_device = false;
@@ -265,12 +265,14 @@ impl<'a> Checking<'a> {
         Ok(true)
     }
 
-    /// Workgroups of which no device has so many.
-    fn look_at_grid(&mut self, here: &mut Here<'_>) {
+    /// Whether devices have as many workgroups.
+    fn look_at_grid(&mut self, here: &mut Here<'_>) -> bool {
         if let Some(count) = here.trial.grid.iter().find(|&&count| count > WORKGROUPS) {
             let what = format!("{count} workgroups in a dimension, devices have {WORKGROUPS}");
             self.see(here, FaultKind::TooMany, None, what);
+            return false;
         }
+        true
     }
 
     fn look_at_workgroup(&mut self, here: &mut Here<'_>, interpreter: &Interpreter) {
@@ -372,7 +374,8 @@ impl<'a> Checking<'a> {
         let elements: usize =
             spec.outputs().map(|tensor| spec.elements(tensor, &here.trial.sizes)).sum();
         let work = spec.terms.number(&sizes).max(1.0) * elements as f64;
-        let rounds = ROUNDS.max(2 * work as u64);
+        let groups: f64 = here.trial.grid.iter().map(|&count| f64::from(count)).product();
+        let rounds = ROUNDS.max((4.0 * work / groups.max(1.0)) as u64);
         let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
         for &subgroup in subgroups(&interpreter) {
             let options = Options { subgroup, overflow: ordinary, most: MOST, rounds };

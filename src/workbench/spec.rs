@@ -7,7 +7,7 @@ use super::expression::{Budget, Expression, Names};
 use super::kinds::{KINDS, Kind};
 
 /// Parts of formulas that are computed at most for a result.
-const MOST_STEPS: u64 = 2_000_000_000;
+const MOST_STEPS: u64 = 1_000_000_000;
 
 /// What elements are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,7 +79,7 @@ fn fault(report: &CheckReport, name: &str) -> String {
 
 fn is_right(text: &str) {
     let report = checked(text);
-    assert!(report.passed() && report.shapes.len() >= 11, "{}", told(&report));
+    assert!(report.passed() && report.shapes.len() >= 10, "{}", told(&report));
 }
 
 #[test]
@@ -156,9 +156,12 @@ fn more_than_devices_have_is_a_fault() {
     let wide = with(MATMUL, &[("size(8, 8)", "size(64, 64)"), ("/ 8)", "/ 64)")]);
     assert!(fault(&checked(&wide), "more than devices have").contains("4096 invocations"));
     let many = with(MATMUL, &[("ceil(columns / 8)", "columns * 1000000")]);
-    let report = checked(&many);
-    fault(&report, "more than devices have");
-    assert!(report.notes.iter().any(|note| note.contains("too long")), "{}", told(&report));
+    assert!(fault(&checked(&many), "more than devices have").contains("workgroups"));
+    let long = with(MATMUL, &[("ceil(columns / 8)", "columns * 500"), ("rows / 8", "rows * 500")]);
+    let source = Source::new("it.wgsl", &long).unwrap();
+    let options = CheckOptions { only: Some("ordinary".into()), ..CheckOptions::default() };
+    let said = check(&source, &Spec::kind("matmul").unwrap(), &options).unwrap_err().to_string();
+    assert!(said.contains("too long"), "{said}");
 }
 
 #[test]
@@ -212,7 +215,7 @@ fn variances_are_tried_with_a_large_mean() {
     assert!(!shape.faults.is_empty(), "{}", told(&report));
 }
 
-/// A reference that gives nothing, a formula without an end, and shapes beyond all memory.
+/// A reference that gives nothing, and shapes beyond all memory.
 #[test]
 fn references_that_compare_nothing_are_errors() {
     let folder = tempfile::tempdir().unwrap();
@@ -226,7 +229,6 @@ fn references_that_compare_nothing_are_errors() {
     let source = Source::new("it.wgsl", &kernel).unwrap();
     for (shape, value, says) in [
         ("[4, 4, 4]", "a[r, c] / 0", "nothing can be compared"),
-        ("[4, 4, 4]", "sum(k, 1000000000000, a[r, k])", "steps"),
         ("[800000000, 64, 64]", "a[r, c]", "the most that is tried"),
     ] {
         let text = format!(

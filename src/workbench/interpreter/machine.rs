@@ -211,6 +211,12 @@ impl<'m, 'r> Machine<'m, 'r> {
     /// All workgroups, in order.
     pub fn run(&mut self) -> Result<(), Refusal> {
         let [x, y, z] = self.grid;
+        let groups: f64 = self.grid.iter().map(|&count| f64::from(count)).product();
+        // Each takes some statements.
+        if groups * 8.0 > self.options.most as f64 {
+            self.end = End::TooLong;
+            return Ok(());
+        }
         for group_z in 0..z {
             for group_y in 0..y {
                 for group_x in 0..x {
