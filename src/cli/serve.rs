@@ -72,7 +72,8 @@ pub struct Arguments {
     /// Folder to keep pictures in; what lies there is the gallery
     #[arg(short, long, value_name = "FOLDER", help_heading = FOLDERS)]
     output: Option<PathBuf>,
-    /// How weights are held on the device: as-stored, f16 or f32
+    /// How weights are held on the device: as-stored, f16, f32, or q8_0 (8-bit blocks, on the
+    /// processor)
     #[arg(long, value_name = "TYPE", default_value_t, help_heading = FOLDERS)]
     precision: Precision,
 
