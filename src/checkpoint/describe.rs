@@ -9,6 +9,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// In the metadata of the state of a training run: what it belongs to.
+pub const STATE_KEY: &str = "mos_training";
+
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TensorReport {
@@ -171,6 +174,10 @@ pub fn describe_file(file: &TensorFile) -> Report {
         bytes: entry.range.len() as u64,
     });
     report.components.push(summarise("tensors", file.path(), tensors.collect()));
+    if file.metadata().contains_key(STATE_KEY) {
+        report.is(What::TrainingState);
+        return report;
+    }
     let lora = lora::describe(file).filter(|_| !report.what.is_beyond_doubt());
     if let Some(found) = lora {
         report.is(if found.words.is_empty() { What::Lora } else { What::Concept });

@@ -71,6 +71,10 @@ pub fn embeddings(file: &TensorFile) -> Option<Vec<Embedding>> {
     (!all.is_empty() && same_width).then_some(all)
 }
 
+/// In the metadata of this program's files of Stable Diffusion XL's embeddings, whose tensors are
+/// named after the text encoders: the word.
+pub const WORD_KEY: &str = "mos_word";
+
 /// What Stable Diffusion XL's embeddings have of its first text encoder.
 const FIRST: &str = "clip_l";
 
@@ -79,10 +83,12 @@ pub fn is_xl(file: &TensorFile) -> bool {
     file.contains(SECOND) && file.names().all(|name| name == SECOND || name == FIRST)
 }
 
-/// The vectors of such a file's word, of the first text encoder and of the second; the word is
-/// called like the file.
+/// The vectors of such a file's word, of the first text encoder and of the second; where the file
+/// does not say the word, it is called like the file.
 pub fn of_xl(file: &TensorFile) -> Vec<Embedding> {
-    let word = file.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let told = file.metadata().get(WORD_KEY).filter(|word| !word.trim().is_empty()).cloned();
+    let stem = || file.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let word = told.or_else(stem);
     let one = |tensor: &str| {
         let (vectors, width) = match file.entries().get(tensor)?.shape[..] {
             [width] => (1, width),

@@ -59,16 +59,9 @@ impl UNetNames {
             };
             stage.entry(block).or_default().entry(module).or_default().insert(inside.to_string());
         }
-        for (stage, name) in
-            [(&input, "input_blocks"), (&middle, "middle_block"), (&output, "output_blocks")]
-        {
-            if let Some(gap) = gap(stage, name) {
-                return Err(format!(
-                    "the UNet's `{gap}.*` are missing, though there are tensors with the numbers \
-                        before and after it (a damaged file?)"
-                ));
-            }
-        }
+        let gap = [(&input, "input_blocks"), (&middle, "middle_block"), (&output, "output_blocks")]
+            .into_iter()
+            .find_map(|(stage, name)| gap(stage, name));
         // The very first is the input convolution, which needs no number.
         input.remove(&0);
 
@@ -106,7 +99,13 @@ impl UNetNames {
             modules.insert(from, (kind, format!("mid_block.{list}.{number}")));
             *number += 1;
         }
-        Ok(Self { modules, label: "class_embedding" })
+        match gap {
+            Some(gap) => Err(format!(
+                "the UNet's `{gap}.*` are missing, though there are tensors with the numbers \
+                    before and after it (a damaged file?)"
+            )),
+            None => Ok(Self { modules, label: "class_embedding" }),
+        }
     }
 
     /// The canonical tensors of a name (without the `model.diffusion_model.` before it).

@@ -5,7 +5,9 @@ use super::infer::{self, Missing};
 use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_CLIP, XL_OPEN_CLIP, XL_REFINER};
 use super::part::text_names;
 use super::what::What;
-use super::{Checkpoint, Error, Kind, SecondEncoder, TensorFile, TokenizerFiles, gaps, ldm, openclip};
+use super::{
+    Checkpoint, Error, Kind, SecondEncoder, TensorFile, TokenizerFiles, gaps, ldm, openclip,
+};
 use crate::text::KNOWN_WORDS_FILE;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

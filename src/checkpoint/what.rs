@@ -24,6 +24,8 @@ pub enum What {
     Lora,
     /// A change to a model of a kind that is not read: OFT and the like.
     OtherChange,
+    /// The state of a training run of this program's.
+    TrainingState,
     /// Embeddings of new words.
     TextualInversion,
     /// Embeddings of new words for both text encoders of Stable Diffusion XL.
@@ -81,6 +83,7 @@ impl What {
             Self::Concept => "concept",
             Self::Lora => "LoRA",
             Self::OtherChange => "change to a model, of a kind that is not read",
+            Self::TrainingState => "state of a training run",
             Self::TextualInversion => "textual inversion",
             Self::TextualInversionSdxl => "textual inversion (Stable Diffusion XL)",
             Self::ControlNet => "ControlNet",
@@ -115,6 +118,7 @@ impl What {
             Self::OtherChange => {
                 "none; LoRA, LoCon, LoHa, LoKr, DoRA, IA3 and full differences are read"
             }
+            Self::TrainingState => "`mos train`, which goes on from it",
             Self::ControlNet | Self::ControlNetSdxl | Self::T2iAdapter => {
                 "--control of `mos generate`, as FILE:image=PICTURE"
             }

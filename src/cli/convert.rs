@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mixofshow::checkpoint::output;
 use mixofshow::checkpoint::{Checkpoint, MODEL_TYPES, adapter_files, base_hash_cache};
 use mixofshow::concept::dialects::{self, Dialect};
-use mixofshow::concept::{Concept, Extracted, Network, ScaledFile, Share, extract};
+use mixofshow::concept::{Concept, Extracted, ModelKind, Network, ScaledFile, Share, extract};
 use mixofshow::{NumberRange, Progress, counted};
 use serde::Serialize;
 
@@ -134,6 +134,13 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     inputs.extend(arguments.base.as_deref().and_then(files::model));
     let check = |file: &PathBuf| check(file, &inputs, arguments.replace);
     check(to_file)?;
+    if to_file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
+        return Err(Failure::Usage(format!(
+            "{}: GGUF holds models: --quantize TYPE writes one as such a file",
+            to_file.display()
+        )));
+    }
+    files::check_tensors(to_file)?;
     if arguments.bundle_words && arguments.to != Dialect::Kohya {
         return Err(Failure::Usage(
             "--bundle-words puts words into a file of kohya's names: it goes with --to kohya"
@@ -156,6 +163,9 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let model = arguments.base.as_ref();
     let model = model.map(|name| Checkpoint::open_named(name, files::models().as_deref()));
     let model = model.transpose()?;
+    if let Some(kind) = model.as_ref().and_then(ModelKind::of) {
+        read.iter().try_for_each(|concept| kind.check(concept))?;
+    }
     if model.is_some() {
         // It is the one that is meant, whatever they were made for.
         read.iter_mut().for_each(|concept| concept.base = None);

@@ -80,10 +80,29 @@ pub fn check_picture(path: &Path) -> Result<()> {
     refuse_other(path, "a picture", |kind| called || kind == FileKind::Png)
 }
 
+/// Endings of files that are no safetensors.
+const OTHER_ENDINGS: [&str; 19] = [
+    "pt", "pth", "bin", "ckpt", "pkl", "npz", "npy", "onnx", "gguf", "png", "jpg", "jpeg", "webp",
+    "bmp", "gif", "json", "toml", "txt", "zip",
+];
+
+/// An error where a file of tensors would be called like something else.
+pub fn check_tensors(path: &Path) -> Result<()> {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match ending.filter(|ending| OTHER_ENDINGS.contains(&ending.as_str())) {
+        Some(ending) => Err(Failure::Usage(format!(
+            "{}: safetensors are written, not .{ending}: name a file that ends in .safetensors",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Whether latents could be written there, before any work. Nothing is made.
 pub fn check_latents(path: &Path) -> Result<()> {
     check(path)?;
-    refuse_other(path, "latents", |_| latents::read(path).is_ok())
+    refuse_other(path, "latents", |_| latents::read(path).is_ok())?;
+    check_tensors(path)
 }
 
 /// An error where a file stands that is not `what` is written: it is somebody's work.
@@ -139,7 +158,7 @@ pub fn check_run(settings: &Settings, config: Option<&Path>) -> Result<()> {
             output.display()
         )));
     }
-    Ok(())
+    check_tensors(output)
 }
 
 /// Whether that is the folder, or in it, be it there or not.

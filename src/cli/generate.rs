@@ -24,7 +24,7 @@ use mixofshow::checkpoint::{Checkpoint, Component, SHIPPED};
 use mixofshow::picture::{Mask, Picture};
 use mixofshow::pipeline::latents;
 use mixofshow::pipeline::recipe::{Lookup, Recipe, Source, hex};
-use mixofshow::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
+use mixofshow::pipeline::{self, Generated, MOST_PICTURES, Pipeline, Request};
 
 use super::files::make_folder_of;
 use super::objects::{self, Place};
@@ -69,6 +69,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if let Some(guidance) = checkpoint.guidance().filter(|_| arguments.leaves_guidance_open()) {
         (request.guidance, recipe.request.guidance) = (guidance, guidance);
     }
+    let negative = &request.negative_prompt;
+    if request.guidance == 1.0 && arguments.has_negative() && !negative.trim().is_empty() {
+        terminal.warning("--negative has no effect at --guidance 1, which is no guidance");
+    }
     request.controls = steering::open(&recipe, control_pictures, &checkpoint)?;
     arguments.concepts.check_base(&request.concepts, &checkpoint)?;
     let gpu = global.open()?;
@@ -97,7 +101,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         progress.aside(|| {
             pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}")))
         });
-        let prepared = pipeline.prepare(&request)?;
+        let prepared = pipeline.prepare(&request).map_err(|error| of_latents(error, &recipe))?;
         if arguments.plan {
             progress.finish();
             plan::print(&gpu, &pipeline, &prepared, arguments.json, terminal)?;
@@ -116,7 +120,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         let loading = start.elapsed();
         let mut hashing = Some(hashing);
         let bar = RefCell::new(&mut progress);
-        let _watched = interrupt::watched();
+        let _watched = interrupt::watched_briefly();
         let unseen = RefCell::new(None);
         let generated = pipeline.make_shown(
             prepared,
@@ -179,6 +183,16 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     }
     terminal.note(report.closing_lines());
     Ok(())
+}
+
+/// An error about latents, with the file that they come from.
+fn of_latents(error: pipeline::Error, recipe: &Recipe) -> Failure {
+    match (&error, &recipe.latents) {
+        (pipeline::Error::Option { option, .. }, Some(file)) if *option == "latents" => {
+            Failure::Failed(format!("--latents {}: {error}", file.path.display()).into())
+        }
+        _ => error.into(),
+    }
 }
 
 /// Gathers what is asked for, and checks what can be checked before any work is done.

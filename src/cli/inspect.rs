@@ -1,4 +1,6 @@
 //! `mos inspect`
+mod picture;
+
 use std::path::Path;
 
 use comfy_table::presets::NOTHING;
@@ -17,14 +19,16 @@ use serde_json::{Map, Value};
 use super::terminal::Terminal;
 use super::{Result, escaped, files, units, values};
 
-/// Tell what a model, concept, LoRA or any safetensors file holds
+/// Tell what a model, concept, LoRA, picture or any safetensors file holds
 ///
-/// Reads a model folder (diffusers' layout), the folder of one network, or a safetensors file: what
-/// it is and which options take it, its networks with their configurations, sizes and element
-/// types, a concept's or LoRA's dialect, words, ranks, alpha and base model, metadata, the words
-/// that a small model knows, and the device memory that a picture takes. Files that `torch.save`
-/// wrote (.pth, .pt, .bin) are read without executing anything. Concepts and LoRAs are read as a
-/// whole, so that damage is told; of models no weights are loaded. No graphics adapter is needed.
+/// Reads a model folder (diffusers' layout), the folder of one network, or a file (safetensors,
+/// GGUF): what it is and which options take it, its networks with their configurations, sizes and
+/// element types, a concept's or LoRA's dialect, words, ranks, alpha and base model, metadata, the
+/// words that a small model knows, and the device memory that a picture takes. Files that
+/// `torch.save` wrote (.ckpt, .pth, .pt, .bin) are read without executing anything. Concepts and
+/// LoRAs are read as a whole, so that damage is told; of models no weights are loaded. Of a picture
+/// it tells the settings that its file carries, with --verbose all of them. No graphics adapter is
+/// needed.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// File or folder, or a model's name as `generate` takes it [default: the model that ships with
@@ -44,6 +48,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let name = arguments.path.as_deref().unwrap_or(SHIPPED);
     let path = find(name, files::models().as_deref())?;
+    if let Some(path) = path.as_deref().filter(|path| picture::is_it(path)) {
+        return picture::run(path, arguments.json, terminal);
+    }
     let (report, model) = match &path {
         Some(path) => {
             let mut report = inspect(path)?;

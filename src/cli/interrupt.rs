@@ -4,6 +4,7 @@ use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mixofshow::checkpoint;
 use mixofshow::{Cancelled, concept, fusion, metrics, pipeline, training};
@@ -12,11 +13,34 @@ use mixofshow::{Cancelled, concept, fusion, metrics, pipeline, training};
 pub const EXIT_CODE: u8 = 130;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
+/// What is under way may be ended in the middle.
+static BRIEFLY: AtomicBool = AtomicBool::new(false);
 /// Calls under way that ask [`asked`].
 static WATCHED: AtomicUsize = AtomicUsize::new(0);
 
 /// While one of these is there, Ctrl-C is left to [`asked`].
 pub struct Watched(());
+
+/// As [`watched`], where nothing is lost by an end in the middle: a step that is very large, or a
+/// file that nobody reads, is not waited for any longer than this after the first Ctrl-C.
+pub fn watched_briefly() -> Watched {
+    BRIEFLY.store(true, Ordering::Relaxed);
+    watched()
+}
+
+/// How long such a step is waited for.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Ends the program when the step under way has not ended in time.
+fn end_later() {
+    std::thread::spawn(|| {
+        std::thread::sleep(GRACE);
+        if WATCHED.load(Ordering::Relaxed) > 0 {
+            eprintln!("stopped in the middle of a step, which has not ended by itself");
+            std::process::exit(i32::from(EXIT_CODE));
+        }
+    });
+}
 
 /// From now on what is under way asks [`asked`] again and again.
 pub fn watched() -> Watched {
@@ -29,6 +53,9 @@ pub fn watched() -> Watched {
                 let second = ASKED.swap(true, Ordering::Relaxed);
                 if second || WATCHED.load(Ordering::Relaxed) == 0 {
                     std::process::exit(i32::from(EXIT_CODE));
+                }
+                if BRIEFLY.load(Ordering::Relaxed) {
+                    end_later();
                 }
             });
         }

@@ -1,5 +1,7 @@
 //! Which kind of model a concept is for, told by what it changes.
 
+use crate::checkpoint::Checkpoint;
+
 use super::{Concept, Error, Network, Result};
 
 /// What tells kinds of models apart.
@@ -12,6 +14,12 @@ pub struct ModelKind {
 }
 
 impl ModelKind {
+    /// The kind of a model; none where its configuration does not tell.
+    pub fn of(model: &Checkpoint) -> Option<Self> {
+        let width = model.unet.config.get("cross_attention_dim")?.as_u64()?;
+        Some(ModelKind { encoders: model.text_encoders().count(), width: width.try_into().ok()? })
+    }
+
     /// Refuses a concept of another kind of model.
     ///
     /// # Errors

@@ -45,8 +45,13 @@ impl ScaledFile {
             scaled.unet = number("the scale", scales)?;
             scaled.text = scaled.unet;
         } else if scales.split(',').next().is_some_and(|first| named(first).is_some()) {
+            let mut seen = Vec::new();
             for part in scales.split(',') {
                 let (name, value) = named(part).unwrap_or((part.to_string(), String::new()));
+                if seen.contains(&name) {
+                    return Err(format!("{given}: {name} is there twice"));
+                }
+                seen.push(name.clone());
                 match NAMES.iter().position(|known| *known == name) {
                     Some(0) => scaled.unet = number(&name, &value)?,
                     Some(_) => scaled.text = number(&name, &value)?,
@@ -91,6 +96,7 @@ mod tests {
             let error = ScaledFile::parse(wrong).unwrap_err();
             assert!(error.starts_with(wrong) && error.contains("expected"), "{error}");
         }
+        assert!(ScaledFile::parse("a:unet=1,unet=2").unwrap_err().ends_with("unet is there twice"));
         let folder = tempfile::tempdir().unwrap();
         let odd = folder.path().join("a:1");
         std::fs::write(&odd, "").unwrap();

@@ -134,6 +134,9 @@ fn largest_change(lora: &Lora, most: f32) -> f32 {
 fn member(entry: ConceptToFuse, base: &Base) -> Result<FusedConcept> {
     let ConceptToFuse { concept, path, unet, text, prompt } = entry;
     let refuse = |problem: String| Error::Concept { concept: concept.name.clone(), problem };
+    let kind =
+        ModelKind { encoders: base.encoders().len(), width: base.unet().cross_attention_dim };
+    kind.check(&concept)?;
     if let Some(hash) = concept.base.filter(|hash| *hash != base.hash) {
         let model = base.checkpoint.path.display();
         return Err(refuse(format!(
@@ -147,9 +150,6 @@ fn member(entry: ConceptToFuse, base: &Base) -> Result<FusedConcept> {
         }
     }
     let layers = base.model.attentions.len();
-    let kind =
-        ModelKind { encoders: base.encoders().len(), width: base.unet().cross_attention_dim };
-    kind.check(&concept)?;
     let encoders = base.encoders().iter();
     for (word, encoder) in concept.words.iter().flat_map(|w| encoders.clone().map(move |e| (w, e)))
     {

@@ -113,10 +113,21 @@ impl Pipeline {
         for latents in request.latents.iter().chain(&request.from_latents) {
             let expected = [request.batch, size[0], size[1], self.latent_channels()];
             if latents.shape[..] != expected || latents.values().len() != latents.shape.elements() {
+                let [batch, height, width, channels] = expected;
+                // As files have them.
+                let found = match latents.shape[..] {
+                    [batch, height, width, channels] => vec![batch, channels, height, width],
+                    ref other => other.to_vec(),
+                };
+                let first = match request.hires {
+                    Some(_) => ", of the first pass, before --hires enlarges it",
+                    None => "",
+                };
+                let expected = [batch, channels, height, width];
                 return Err(option(
                     "latents",
-                    &latents.shape,
-                    format!("{expected:?} (batch, height, width, channels)"),
+                    format!("{found:?}"),
+                    format!("{expected:?} (batch, channels, height, width){first}"),
                 ));
             }
             if latents.values().iter().any(|v| !v.is_finite()) {

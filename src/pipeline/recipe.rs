@@ -45,6 +45,11 @@ pub struct Recipe {
     pub upscaler: Option<Source>,
     /// Which of that file's latents the picture started from; 0 while recipes are made.
     pub latents_index: usize,
+    /// The place in its batch of the picture that is made again, and how many it was made with.
+    pub batch: Option<(usize, usize)>,
+    /// Another program's picture, whose seed its file does not tell, or not so that it is
+    /// understood.
+    pub seed_is_open: bool,
     /// The networks that steer it.
     pub controls: Vec<ControlSource>,
     /// The mask pictures of regions, under the paths by which the request's regions name them.
@@ -285,7 +290,11 @@ impl Recipe {
             negative_prompt: self.request.negative_prompt.clone(),
             settings: foreign::settings(&made, generated.sampler),
             rest: String::new(),
-            mos: Some(stored::write(&made, index, generated.seeds.len())),
+            mos: Some(match (generated.seeds.len(), self.batch) {
+                // One of several that is made again is the same picture.
+                (1, Some((index, of))) => stored::write(&made, index, of),
+                (of, _) => stored::write(&made, index, of),
+            }),
         }
     }
 

@@ -48,8 +48,8 @@ pub enum Error {
     },
     /// A network gave values that are no numbers.
     #[error(
-        "{stage}: the result has values that are no numbers; the model's weights may be damaged, \
-            or too large for f16"
+        "{stage}: the result has values that are no numbers; guidance or the scale of a concept \
+            may be too large, or the model's weights damaged, or too large for f16"
     )]
     NotFinite {
         /// What was run: `sample`, `encode` or `decode`.

@@ -18,7 +18,7 @@ use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 use crate::numbers::counted;
 
-const KEY: &str = "mos_training";
+const KEY: &str = checkpoint::STATE_KEY;
 const VERSION: u32 = 1;
 const STATE: &str = "state.";
 const HISTORY: &str = "history";

@@ -149,7 +149,8 @@ fn pictures_that_claim_too_much_are_refused_by_name() {
         fs::rename(pictures, at.join("pictures")).unwrap();
         for check in ["--check ", ""] {
             let line = format!(
-                "train {check}--pictures @/pictures --words <a1> --class-word man -o @/a.pt"
+                "train {check}--pictures @/pictures --words <a1> --class-word man \
+                    -o @/a.safetensors"
             );
             limited(at, &line).failed(1, &[file]);
         }

@@ -118,6 +118,15 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
         .failed(1, &["`kat`", &"ab".repeat(32), &hash, "--force-base"]);
     run(at, &format!("{line} @/other.safetensors --force-base")).ok();
 
+    // What cannot be forced is not offered.
+    let second = Array::f32([LAYERS, 8], vec![0.0; LAYERS * 8]);
+    other.words[0].rows.insert(Network::TextEncoder2, second);
+    other.write(&at.join("xl.safetensors")).unwrap();
+    let ran = run(at, &format!("{line} @/xl.safetensors")).failed(1, &["Stable Diffusion XL"]);
+    assert!(!ran.stderr.contains("--force-base"), "{}", ran.stderr);
+    run(at, "convert @/xl.safetensors @/no.safetensors --base tiny")
+        .failed(1, &["Stable Diffusion XL"]);
+
     concept().write(&at.join("kat.safetensors")).unwrap();
     run(at, "convert @/kat.safetensors @/same.safetensors --to mix-of-show").ok();
     run(at, &format!("{line} @/kat.safetensors --concept @/same.safetensors"))

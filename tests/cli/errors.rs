@@ -216,7 +216,7 @@ fn latents_of_another_size() {
     )
     .unwrap();
     run(at, "generate -p x --size 64x64 --latents @/noise.safetensors -o @/x.png")
-        .failed(1, &["latents", "[1, 3, 3, 4]"]);
+        .failed(1, &["--latents", "noise.safetensors", "[1, 4, 3, 3]", "expected [1, 4, 8, 8]"]);
 }
 
 /// All of these are found before the model is opened: no work is lost.

@@ -57,6 +57,10 @@ fn shells_are_told_all_commands_and_options() {
     run(Path::new("."), "completions csh").failed(2, &["csh", "bash"]);
     // As bash reads it.
     let bash = ran(mos().args(["completions", "bash"])).ok().stdout;
+    for names in ["\"ddim ", "euler-ancestral", "sgm-uniform", "torch philox", "kohya peft", "q8_0"]
+    {
+        assert!(bash.contains(names), "{names}");
+    }
     let script = format!(
         "{bash}\nCOMP_WORDS=(mos gen); COMP_CWORD=1; _mos mos gen mos; echo ${{COMPREPLY[@]}}"
     );
@@ -77,6 +81,11 @@ fn every_command_has_a_page() {
         let page = std::fs::read_to_string(at.join(format!("man1/mos-{command}.1"))).unwrap();
         assert!(page.contains(&format!("mos {command}").replace('-', "\\-")), "{page}");
         assert!(page.contains(".TH") && page.contains(".SH OPTIONS"), "{page}");
+        // The line of use is that of the help: values named, no options of all commands.
+        let (_, of_use) = page.split_once(".SH SYNOPSIS\n").unwrap();
+        let of_use = of_use.split(".SH").next().unwrap();
+        let called = of_use.starts_with(&format!("mos {command}").replace('-', "\\-"));
+        assert!(called && !of_use.contains("adapter"), "{of_use}");
     }
     assert!(names.contains(&"mos.1".into()) && names.contains(&"mos-bench-kernels.1".into()));
     assert_eq!(run(at, "man @/man1").ok().stdout, told, "pages are replaced");

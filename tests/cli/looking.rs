@@ -1,5 +1,6 @@
 //! `mos devices` and `mos inspect`.
 use super::{fixture, mos, ran, run};
+use mixofshow::picture::{Picture, parameters};
 use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
@@ -115,6 +116,37 @@ fn inspect_tells_what_a_model_is() {
             .iter()
             .any(|c| c["name"] == "unet" && c["tensors"][0]["shape"].is_array())
     );
+}
+
+#[test]
+fn inspect_tells_how_a_picture_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let picture = Picture::filled(16, 8, [1, 2, 3]).unwrap();
+    let mut web = parameters::parse(
+        "a red cat\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 12, \
+            Size: 16x8, Mimic: 3",
+    );
+    picture.save(at.join("web.png"), Some(&web)).unwrap();
+    picture.save(at.join("bare.png"), None).unwrap();
+    let told = run(at, "inspect @/web.png").ok().stdout;
+    for part in [
+        "web.png: picture, 16x8",
+        "--like",
+        "prompt: a red cat",
+        "negative prompt: blurry",
+        "Seed: 12",
+        "Mimic",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    web.mos = Some(serde_json::json!({"prompt": "a red cat", "steps": 20, "seed": 12}));
+    picture.save(at.join("own.png"), Some(&web)).unwrap();
+    let json = run(at, "inspect @/own.png --json").ok().json();
+    assert_eq!((&json["mos"]["seed"], &json["width"]), (&12.into(), &16.into()));
+    assert!(run(at, "inspect -v @/own.png").ok().stdout.contains("  seed: 12"));
+    let told = run(at, "inspect @/bare.png").ok().stdout;
+    assert!(told.contains("does not say how the picture was made"), "{told}");
 }
 
 #[test]

@@ -439,3 +439,20 @@ fn benches_of_nothing_say_what_there_is() {
     run(Path::new("."), "bench kernels --only nothing-has-this-name")
         .failed(2, &["nothing-has-this-name", "geglu 4096x2560", "conv 3x3/1 64x64x320 -> 320"]);
 }
+
+/// Nobody takes a file for what it is not by its name.
+#[test]
+fn safetensors_are_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    const TRAIN: &str = "train --check --pictures @/none --words <a1> --class-word man -m @/none";
+    for line in [
+        format!("{TRAIN} -o @/z.png"),
+        "convert @/none.pth @/z.pt".to_string(),
+        "generate -p cat -m @/none -o @/a.png --save-latents @/z.bin".to_string(),
+    ] {
+        run(at, &line).failed(2, &["safetensors are written, not .", "ends in .safetensors"]);
+    }
+    run(at, "convert tiny @/x.gguf").failed(2, &["x.gguf", "--quantize"]);
+    assert_eq!(names(at), [""; 0]);
+}

@@ -186,6 +186,34 @@ fn what_a_lora_is_for_is_told_by_its_layers() {
 }
 
 #[test]
+fn the_state_of_a_run_is_no_lora() {
+    let tensors = [("state.lora.unet".to_string(), counting(DType::F32, &[4]))];
+    let about = [(crate::checkpoint::STATE_KEY.to_string(), "{}".to_string())];
+    let bytes = crate::checkpoint::to_bytes(Path::new("f"), &tensors, &about.into()).unwrap();
+    let report = describe_file(&TensorFile::from_bytes(Path::new("f"), bytes).unwrap());
+    assert!(report.what == What::TrainingState && report.used.contains("mos train"));
+}
+
+#[test]
+fn configurations_in_the_metadata_are_told_apart_from_inferred_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let single = fixture("sd1.safetensors");
+    let model = crate::checkpoint::Checkpoint::open(&single).unwrap();
+    let key = |part: &str| format!("{}{part}", crate::checkpoint::CONFIG_METADATA);
+    let mut metadata = BTreeMap::from([(key("unet"), model.unet.config.to_string())]);
+    let note = |metadata: &BTreeMap<String, String>| {
+        write(&path, &tensors(&single), metadata).unwrap();
+        inspect(&path).unwrap().notes.pop().unwrap()
+    };
+    let told = note(&metadata);
+    assert!(told.ends_with("the configuration of text_encoder, vae"), "{told}");
+    metadata.insert(key("vae"), model.vae.config.to_string());
+    metadata.insert(key("text_encoder"), model.text_encoder.config.to_string());
+    assert!(note(&metadata).contains("those in the file's metadata"));
+}
+
+#[test]
 fn other_kinds_are_recognised_by_their_names() {
     let what = |entries: &[(&str, &[usize])]| describe(entries).what;
     let inversion = describe(&[("<cat-toy>", &[4, 768])]);

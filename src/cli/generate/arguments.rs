@@ -146,9 +146,10 @@ pub struct Arguments {
     #[arg(long, help_heading = FILES)]
     pub json: bool,
 
-    /// Model: diffusers folder or safetensors file
+    /// Model: diffusers folder, or one file: safetensors, .ckpt, .bin or GGUF
     ///
-    /// A folder in diffusers' layout or a single safetensors file, told apart by content. A name
+    /// A folder in diffusers' layout or a single file (safetensors, what torch.save wrote, GGUF),
+    /// told apart by content. A name
     /// that is no path is looked for in the folder that MOS_MODELS names; `tiny` is the model that
     /// ships with the program. [default: tiny]
     #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
@@ -319,6 +320,9 @@ impl Arguments {
         request.height = self.size.map(|(_, height)| height).or(self.height).or(request.height);
         request.original_size = self.original_size.or(request.original_size);
         request.crop = self.crop.or(request.crop);
+        if self.seed.is_some() || self.batch.is_some() {
+            recipe.batch = None;
+        }
         set(&mut request.batch, &self.batch.map(|count| count as usize));
         set(&mut recipe.precision, &self.precision);
         set(&mut request.clip_skip, &self.clip_skip);
@@ -351,7 +355,7 @@ impl Arguments {
         match self.seed {
             Some(Seed::Number(seed)) => request.seed = seed,
             Some(Seed::Random) => request.seed = random_seed(),
-            None if self.like.is_none() => request.seed = random_seed(),
+            None if self.like.is_none() || recipe.seed_is_open => request.seed = random_seed(),
             None => {}
         }
         Ok(())
@@ -375,6 +379,11 @@ impl Arguments {
     /// Whether neither `--guidance` nor a recipe says how closely to follow the prompt.
     pub fn leaves_guidance_open(&self) -> bool {
         self.guidance.is_none() && self.like.is_none()
+    }
+
+    /// Whether `--negative` was given.
+    pub fn has_negative(&self) -> bool {
+        self.negative.is_some()
     }
 
     /// Whether `--strength` was given.

@@ -88,6 +88,13 @@ impl Larger {
             }
         }
         self.upscaler(recipe, like, terminal)?;
+        if let Some(path) = self.vae.as_ref().filter(|path| weights(path).is_dir()) {
+            return Err(Failure::Usage(format!(
+                "--vae {}: a folder without diffusion_pytorch_model.safetensors in it; expected a \
+                    small autoencoder (TAESD), as a file or as such a folder",
+                path.display()
+            )));
+        }
         let given = self.vae.as_ref().map(|path| Source::of(&weights(path))).transpose()?;
         recipe.vae = source(given, recipe.vae.take(), "--vae", like, terminal)?;
         let vae = recipe.vae.as_ref().map(|vae| open_tiny_vae(&vae.path)).transpose()?;

@@ -298,17 +298,32 @@ pub fn write_watched(
                 (part.map_or_else(|| text.clone(), str::to_string), array)
             };
             let vectors: Vec<_> = inversion::tensors(&vectors).into_iter().map(named).collect();
+            // Tensors that are named after text encoders do not say the word.
+            let is_named = vectors.iter().any(|(name, _)| *name == text);
+            let word = (!is_named).then(|| (checkpoint::WORD_KEY.to_string(), text.clone()));
             // It is small, and what goes with it is there.
-            write_tensors(&beside, &vectors, &BTreeMap::new(), &mut unwatched_parts)?;
+            let metadata = word.into_iter().collect();
+            write_tensors(&beside, &vectors, &metadata, &mut unwatched_parts)?;
             written.files.push(beside);
         }
-        if concept.words.iter().any(|word| word.layers() > 1) {
-            let note = "textual inversions have one embedding for all layers: the words' \
-                embeddings become their mean";
-            written.notes.push(note.to_string());
-        }
+        let mean = "textual inversions have one embedding for all layers: the words' \
+            embeddings become their mean";
+        let layered = concept.words.iter().any(|word| word.layers() > 1);
+        let called = called_elsewhere(&written).filter(|_| dialect == Dialect::Kohya && !bundle);
+        let notes = [layered.then(|| mean.to_string()), called];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
+        written.notes.extend((!notes.is_empty()).then(|| notes.join("; ")));
     }
     Ok(written)
+}
+
+/// A sentence on what to type in programs that call an embedding like its file.
+fn called_elsewhere(written: &Written) -> Option<String> {
+    let stem = |file: &PathBuf| file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let names: Vec<String> = written.files.iter().skip(1).filter_map(stem).collect();
+    (!names.is_empty()).then(|| {
+        format!("web UIs and ComfyUI call an embedding like its file: {}", names.join(", "))
+    })
 }
 
 /// An error for a change that a dialect has no place for.

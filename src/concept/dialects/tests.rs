@@ -565,3 +565,29 @@ fn updates_without_names_are_told_by_their_order() {
         safe("unet", &older).into_iter().filter(|(name, _)| name != "unet:7:up").collect();
     assert!(read(&half, &[]).is_err());
 }
+
+/// Their tensors are named after text encoders.
+#[test]
+fn words_of_two_text_encoders_keep_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Word::new("<zorp1>", array([1, 64], 0.5));
+    let mut rows = first.rows.clone();
+    rows.insert(Network::TextEncoder2, array([1, 128], 1.5));
+    let lora = Lora { down: array([1, 8], 1.0), up: array([8, 1], 2.0) };
+    let set = UpdateSet::new([("mid_block.attentions.0.proj_in".to_string(), lora.into())]);
+    let concept = Concept {
+        name: "zorp".into(),
+        words: vec![Word { rows, ..first }],
+        updates: [(Network::UNet, set)].into(),
+        ..Concept::default()
+    };
+    for dialect in [Dialect::Kohya, Dialect::Peft] {
+        let path = folder.path().join(format!("x-{dialect}.safetensors"));
+        let written = write(&concept, dialect, false, &path).unwrap();
+        let beside = super::read(&written.files[1]).unwrap().0;
+        assert_eq!(beside.words, concept.words, "{dialect}");
+        let named = format!("like its file: x-{dialect}.zorp1");
+        let told = written.notes.iter().any(|note| note.ends_with(&named));
+        assert_eq!(told, dialect == Dialect::Kohya, "{:?}", written.notes);
+    }
+}

@@ -358,6 +358,7 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
         request,
         model: found.get("Model").map(str::to_string),
         model_hash: None,
+        seed_is_open: found.get("Seed").is_none_or(|seed| seed.parse::<u64>().is_err()),
         ..Recipe::default()
     };
     (recipe, notes)

@@ -240,6 +240,8 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         vae: stored.vae,
         upscaler: stored.hires.and_then(|hires| hires.file),
         latents_index: stored.latents_index.unwrap_or(0),
+        seed_is_open: false,
+        batch: stored.batch.map(|batch| (batch.index, batch.of)),
         adapter: stored.adapter,
         controls: stored.controls,
         kernels: stored.kernels,

@@ -106,6 +106,8 @@ fn unusual() -> Recipe {
             text_scale: Some(1.0),
         }],
         adapter: Some("a card".into()),
+        batch: Some((1, 3)),
+        seed_is_open: false,
         kernels: vec![crate::backend::ReplacedKernel {
             name: "sum".into(),
             sha256: "cd".repeat(32),
@@ -156,6 +158,16 @@ fn web_uis_read_what_is_written() {
          unet=0.7 text=1\", Denoising strength: 0.55, VAE Decoder: TAESD, Clip skip: 2, Eta: 0.3, CFG \
          rescale: 0.7, Skip Early CFG: 0.1, RNG: NV, Version: mos 0.1.0"
     );
+}
+
+#[test]
+fn one_of_several_that_is_made_again_has_its_place_in_the_batch() {
+    let three = unusual().parameters(&generated(&[4, 5, 6]), 1).mos.unwrap();
+    let again = stored::read(&three).unwrap();
+    assert_eq!(again.batch, Some((1, 3)));
+    assert_eq!(again.parameters(&generated(&[5]), 0).mos.unwrap()["batch"], three["batch"]);
+    let others = again.parameters(&generated(&[5, 6]), 0).mos.unwrap();
+    assert_eq!(others["batch"]["of"], 2);
 }
 
 fn foreign(text: &str) -> (Recipe, Vec<String>) {
@@ -216,6 +228,9 @@ fn what_has_no_counterpart_is_told() {
     let (_, notes) =
         foreign("a cat\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512\nTemplate: a {cat|dog}");
     assert!(notes.iter().any(|note| note.contains("Template: a {cat|dog}")), "{notes:?}");
+    assert!(!recipe.seed_is_open);
+    let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: Euler, Seed: many, Size: 64x64");
+    assert!(recipe.seed_is_open && notes[0].contains("Seed: many"), "{notes:?}");
     let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: LCM Karras, Seed: 1, Size: 512x512");
     assert!(recipe.request.schedule.is_none() && notes[0].contains("LCM"), "{notes:?}");
 }
