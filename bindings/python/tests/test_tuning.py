@@ -123,7 +123,7 @@ def test_class_pictures_are_told_of(tmp_path):
         tmp_path, "zorp", "man", steps=1, prior_pictures=1, prior_steps=1,
         progress=lambda *at: stages.append(at[0]),
     )  # fmt: skip
-    assert made.path.exists() and "class" in stages, stages
+    assert made.path.exists() and "class pictures" in stages, stages
 
 
 def test_scores(model, concept):
