@@ -68,7 +68,7 @@ pub struct Arguments {
     /// else files are called after the line's number and the seed, which is 1 unless --seed says
     /// otherwise. The other options hold for all. What is there already, with the same settings, is
     /// not made again, so that a run that was ended goes on.
-    #[arg(long, value_name = "FILE", help_heading = "Picture")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Picture")]
     #[arg(conflicts_with_all = ["prompt", "like", "plan", "save_latents", "preview", "json"])]
     pub list: Option<PathBuf>,
     /// Of a list, only every N-th line, from the K-th on [default: what SLURM_ARRAY_TASK_ID and
