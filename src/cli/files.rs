@@ -107,7 +107,8 @@ pub fn check_latents(path: &Path) -> Result<()> {
 
 /// An error where a file stands that is not `what` is written: it is somebody's work.
 fn refuse_other(path: &Path, what: &str, is_it: impl Fn(FileKind) -> bool) -> Result<()> {
-    if !output::is_replaced(path) {
+    // A pipe is not read to see what it is: nobody may write to it.
+    if !output::is_replaced(path) || !path.is_file() {
         return Ok(());
     }
     match FileKind::of_file(path) {

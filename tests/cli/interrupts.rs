@@ -125,36 +125,3 @@ fn a_run_is_saved_and_its_next_command_is_told() {
     let resumed = ran(&mut train(&["--resume", "--steps", step]));
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
 }
-
-/// Nobody reads the picture: the program does not wait for ever to write it.
-#[test]
-fn a_first_one_ends_what_does_not_end_by_itself() {
-    if unheard() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("p.png");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let mut child = mos()
-        .args("generate -p cat --size 64x64 --steps 1 --adapter cpu -o p.png".split(' '))
-        .current_dir(folder.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Until it has computed, and does so no more.
-    let (start, mut so_far) = (Instant::now(), -1.0);
-    while so_far < 0.1 || computed(&child) > so_far {
-        assert!(start.elapsed() < Duration::from_secs(300) && child.try_wait().unwrap().is_none());
-        so_far = computed(&child);
-        sleep(Duration::from_secs(2));
-    }
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    let second = Instant::now();
-    while child.try_wait().unwrap().is_none() && second.elapsed() < Duration::from_secs(120) {
-        sleep(Duration::from_millis(100));
-    }
-    let _ = child.kill();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-}
