@@ -128,6 +128,9 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
         .failed(1, &["Stable Diffusion XL"]);
 
     concept().write(&at.join("kat.safetensors")).unwrap();
+    run(at, "convert @/kat.safetensors @/based.safetensors --base tiny").ok();
+    let based = run(at, "inspect @/based.safetensors --json").ok().json();
+    assert_eq!(based["lora"]["base"], hash);
     run(at, "convert @/kat.safetensors @/same.safetensors --to mix-of-show").ok();
     run(at, &format!("{line} @/kat.safetensors --concept @/same.safetensors"))
         .failed(1, &["<cat1>", "`kat`", "`same`", "--rename"]);
@@ -173,13 +176,14 @@ fn files_are_translated_and_told() {
     for part in ["concept", "mix-of-show", "<zorp1>", "<zorp2>", "rank"] {
         assert!(told.contains(part), "{part} in {told}");
     }
-    run(at, "convert @/zorp.pth @/own.safetensors --base tiny").ok();
+    // It is of a model with narrower prompts.
+    run(at, "convert @/zorp.pth @/own.safetensors --base tiny").failed(1, &["width 8"]);
+    run(at, "convert @/zorp.pth @/own.safetensors").ok();
     let own = run(at, "inspect @/own.safetensors --json").ok().json();
     assert_eq!(
         (own["what"].as_str(), own["lora"]["dialect"].as_str()),
         (Some("concept"), Some("mos"))
     );
-    assert_eq!(own["lora"]["base"], Checkpoint::shipped().unwrap().base_hash().to_string());
     let report =
         run(at, "convert @/own.safetensors @/web/zorp.safetensors --to kohya --json").ok().json();
     assert_eq!(
