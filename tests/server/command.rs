@@ -23,7 +23,6 @@ fn wrong_usage_is_told() {
     for (arguments, says) in [
         (&["--host", "0.0.0.0"][..], "--token"),
         (&["--host", "0.0.0.0", "--token", "short"], "16"),
-        (&["--clients", gone], "gone"),
         (&["--clients", clients], "line 2"),
         (&["--host", "example.org"], "--host"),
         (&["--models", gone], "gone"),
@@ -36,6 +35,8 @@ fn wrong_usage_is_told() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(says), "{arguments:?}: {said}");
     }
+    let output = mos().args(["--clients", gone]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "a file that cannot be read");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let output = mos().args(["--port", &port]).output().unwrap();
