@@ -48,11 +48,11 @@ pub(super) fn transposed(
             found.verdict(tolerance).faults.is_empty()
         });
         if right {
-            return Some(format!(
-                "right if `{}` lay transposed, as [{columns}, {rows}] instead of [{rows}, \
-                 {columns}]",
-                tensor.name
-            ));
+            let how = match rows == columns {
+                true => String::new(),
+                false => format!(", as [{columns}, {rows}] instead of [{rows}, {columns}]"),
+            };
+            return Some(format!("right if `{}` lay transposed{how}", tensor.name));
         }
     }
     None

@@ -170,6 +170,7 @@ pub fn print(report: &CheckReport, whole: bool, terminal: &Terminal) -> Result<(
     }
     let where_ = match (&report.device, report.shapes.iter().any(|shape| shape.on_device)) {
         (Some(device), true) => format!("executed as it is written, and run on {device}"),
+        _ if report.shapes.is_empty() => "not executed".to_string(),
         _ => "executed as it is written; on no device".to_string(),
     };
     let verdict = match report.faults.len() {
