@@ -1,7 +1,8 @@
 // y = softmax(scale q k^T) v for every head: the contract of attention.wgsl, by cooperative
 // matrices of {{ size }} x {{ size }}, for heads too wide for one subgroup's registers. Heads have
-// {{ d }} elements, a multiple of 4; {{ padded }} with the zeros behind. q, k, v and the exponentials are rounded to
-// f16, sums are f32. What f16 cannot hold becomes its greatest number, 65504, not infinity.
+// {{ d }} elements, a multiple of 4; {{ padded }} with the zeros behind. q, k, v and the
+// exponentials are rounded to f16, sums are f32. What f16 cannot hold becomes its greatest number,
+// 65504, not infinity.
 // A workgroup makes {{ each * size }} tokens of one head, from {{ parts * size }} keys at a time.
 // Its {{ parts }} subgroups of at most {{ lanes }} lanes share keys out while they make scores,
 // whose terms come {{ chunk }} elements at a time, and elements of the head while they add up

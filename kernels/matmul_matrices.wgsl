@@ -1,8 +1,9 @@
 // y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the
 // kernel (a convolution).
 // The contract of matmul.wgsl for weights in f16 or in blocks, which are widened to f16 (`depth`
-// divides 32), by cooperative matrices of {{ size }} x {{ size }}: f16 factors, f32 sums. x is rounded to f16 on its way into workgroup memory, and what f16 cannot
-// hold becomes its greatest number, 65504, not infinity.
+// divides 32), by cooperative matrices of {{ size }} x {{ size }}: f16 factors, f32 sums. x is
+// rounded to f16 on its way into workgroup memory, and what f16 cannot hold becomes its greatest
+// number, 65504, not infinity.
 // A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }}
 // outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x
 // {{ each_columns }} matrices each, from {{ depth }} inputs at a time; the next ones are loaded

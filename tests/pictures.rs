@@ -416,7 +416,7 @@ fn wrong_options_are_named() {
         (Request { image: Some(image), strength: 0.0, ..short("", 0) }, "strength 0"),
         (
             Request { latents: Some(Array::f32([1, 4, 4, 4], vec![0.0; 64])), ..short("", 0) },
-            "latents is [1, 4, 4, 4]: expected [1, 8, 8, 4]",
+            "latents is [1, 4, 4, 4]: expected [1, 4, 8, 8] (batch, channels",
         ),
         (Request { tile: Some(3), ..short("", 0) }, "tile is 3: expected 64 to 16384 pixels"),
         (

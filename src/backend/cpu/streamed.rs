@@ -1,6 +1,6 @@
 //! A plan whose weights do not all stay in memory: block by block, those that are missing are
-//! packed from where they are stored, used and given up. What is stored is a mapped file, whose pages the
-//! system keeps as far as it has room for them.
+//! packed from where they are stored, used and given up. What is stored is a mapped file, whose
+//! pages the system keeps as far as it has room for them.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
