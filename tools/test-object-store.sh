@@ -77,7 +77,7 @@ grep -qx "s3://bucket/pictures/cat-2.png" names || give_up "names: $(cat names)"
 kept() { find "$folder/store" -path "*$1*" -type f | grep -v '/\.' | sort; }
 for seed in 1 2; do
     file=$(kept "cat-$seed.png" | while read -r file; do
-        cmp -s "$file" "cat-$seed.png" && echo "$file"
+        if cmp -s "$file" "cat-$seed.png"; then echo "$file"; fi
     done)
     [ -n "$file" ] || give_up "cat-$seed.png is not there, or another one"
 done

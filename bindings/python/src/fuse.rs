@@ -232,6 +232,7 @@ pub fn fuse(py: Python<'_>, mut wanted: Wanted) -> PyResult<FusedModel> {
     let accept_stale = wanted.to.is_some() && !wanted.refresh;
     let (device, size) = (wanted.device, wanted.settings.size);
     let (statistics, part, remove) = (wanted.statistics, wanted.part, wanted.remove);
+    let refresh = wanted.refresh;
     let mut watcher = Watcher::new(wanted.progress);
     let mut told = Vec::new();
     let done = py.detach(|| {
@@ -258,7 +259,15 @@ pub fn fuse(py: Python<'_>, mut wanted: Wanted) -> PyResult<FusedModel> {
             settings.size = Some([height / factor, width / factor]);
         }
         let elsewhere = Arc::new(Nowhere);
-        let order = Order { concepts, out, replace, statistics, elsewhere, part, accept_stale };
+        // With other settings all of it is another model.
+        let history = match &previous {
+            Some(previous) if !refresh && previous.settings.as_ref() == Some(&settings) => {
+                previous.history.clone()
+            }
+            _ => Vec::new(),
+        };
+        let order =
+            Order { concepts, out, replace, statistics, elsewhere, part, history, accept_stale };
         let fused = fusion::fuse(&gpu, &checkpoint, order, &settings, &mut |at| {
             // A stage is worked through concept by concept.
             let stage = format!("{} {}", at.stage, at.subject);

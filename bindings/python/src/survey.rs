@@ -30,6 +30,7 @@ pub struct Wanted {
     together: Option<u64>,
     place: Option<String>,
     class_words: Vec<String>,
+    force_base: bool,
     classes: Vec<String>,
     seed: Option<u64>,
     steps: Option<usize>,
@@ -119,6 +120,7 @@ impl Wanted {
         let classes = self.classes.iter().map(|name| parsed("classes", name));
         Ok(survey::Wanted {
             concepts: self.concepts.iter().map(scaled).collect(),
+            force_base: self.force_base,
             pictures: self.pictures.clone(),
             class_words: self.class_words.clone(),
             classes: classes.collect::<PyResult<_>>()?,
