@@ -85,7 +85,7 @@ done
 # Three concepts of one update each: what they are does not matter here.
 for concept in "zorp man" "luma woman" "mimi cat"; do
     read -r name class <<<"$concept"
-    "$mos" train --quiet --pictures "$models/concepts/$name" --words "<$name>" --class-word "$class" \
+    "$mos" train --quiet --pictures "$models/concepts/$name" --words "<${name}1> <${name}2>" --class-word "$class" \
         --size 64x64 --steps 1 --batch 1 --accumulate 1 --sheet-every 0 -o "$name.safetensors" \
         >/dev/null
 done
