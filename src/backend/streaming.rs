@@ -38,6 +38,13 @@ pub(super) struct Block<K> {
     pub weights: Vec<(K, u64)>,
 }
 
+/// Bytes of all that steps read, each weight once.
+pub(super) fn bytes_of_all<K: Eq + Hash>(steps: Vec<Vec<Use<K>>>) -> u64 {
+    let mut seen = HashSet::new();
+    let uses = steps.into_iter().flatten();
+    uses.filter_map(|(key, bytes)| seen.insert(key).then_some(bytes)).sum()
+}
+
 fn aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGNMENT)
 }

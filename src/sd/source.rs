@@ -87,6 +87,10 @@ impl Together {
             source.info(own).map(|_| (source, own))
         })
     }
+
+    fn required<'a>(&self, name: &'a str) -> Result<(&ComponentSource, &'a str), ParameterError> {
+        self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })
+    }
 }
 
 impl ParameterSource for Together {
@@ -100,8 +104,7 @@ impl ParameterSource for Together {
         range: Range<usize>,
         into: &mut [f32],
     ) -> Result<(), ParameterError> {
-        let (source, own) =
-            self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
+        let (source, own) = self.required(name)?;
         source.read(own, range, into)
     }
 
@@ -115,8 +118,7 @@ impl ParameterSource for Together {
         range: Range<usize>,
         into: &mut [u8],
     ) -> Result<(), ParameterError> {
-        let (source, own) =
-            self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
+        let (source, own) = self.required(name)?;
         source.read_blocks(own, range, into)
     }
 

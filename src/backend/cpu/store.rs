@@ -1,7 +1,6 @@
 //! The weights of a model as the rest of the program sees them: counted before they are loaded, and
 //! compiled into programs.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use super::program::Program;
 use super::streamed::stream;
 use super::uses::{shapes, uses_of_steps};
 use super::weights::Weights;
+use crate::backend::streaming::bytes_of_all;
 use crate::backend::{Executable, Held, Result, TooLittle, WeightStore};
 use crate::graph::{Graph, Plan};
 
@@ -18,9 +18,7 @@ const LARGE: u64 = 64 << 10;
 
 impl WeightStore for Arc<Weights> {
     fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
-        let mut seen = HashSet::new();
-        let uses = uses_of_steps(self, graph, plan)?.into_iter().flatten();
-        Ok(uses.filter_map(|(key, bytes)| seen.insert(key).then_some(bytes)).sum())
+        Ok(bytes_of_all(uses_of_steps(self, graph, plan)?))
     }
 
     fn held(

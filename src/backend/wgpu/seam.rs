@@ -1,6 +1,5 @@
 //! A graphics device as the rest of the program sees it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::buffer::Slice;
@@ -11,6 +10,7 @@ use super::streamed::{rate, stream};
 use super::traits::Schedule;
 use super::uses::uses_of_steps;
 use super::weights::Weights;
+use crate::backend::streaming::bytes_of_all;
 use crate::backend::{
     self, Backend, Executable, Held, Precision, Result, TooLittle, View, WeightStore,
 };
@@ -71,9 +71,7 @@ impl Backend for Gpu {
 
 impl WeightStore for Weights {
     fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
-        let mut seen = HashSet::new();
-        let uses = uses_of_steps(self, graph, plan)?.into_iter().flatten();
-        Ok(uses.filter_map(|(key, bytes)| seen.insert(key).then_some(bytes)).sum())
+        Ok(bytes_of_all(uses_of_steps(self, graph, plan)?))
     }
 
     fn held(
