@@ -93,6 +93,16 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
     assert!(again.stderr.contains("5 pictures were there already"), "{}", again.stderr);
     same(&whole, &files(&at.join("whole")));
 
+    // Whoever is named first.
+    let other_order = LINE
+        .replace("-c @/kat.safetensors -c @/hund", "-c @/hund.safetensors -c @/kat")
+        .replace("--pictures @/cats --pictures @/dogs", "--pictures @/dogs --pictures @/cats");
+    assert_ne!(other_order, LINE);
+    let again = run(at, &format!("{other_order} --prompts @/prompts.txt -o @/whole")).ok();
+    assert!(again.stderr.contains("order of their words, as in fused models: kat, hund"));
+    assert!(again.stderr.contains("5 pictures were there already"), "{}", again.stderr);
+    same(&whole, &files(&at.join("whole")));
+
     // A tower that only says who stands where: the same one says the same.
     let tower = fixture("models/tiny/clip_vision");
     let judged = format!("-o @/judged --json --judge identity --identity {}", tower.display());

@@ -42,6 +42,9 @@ pub struct Arguments {
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
     /// A concept's own file, as `mos generate` takes it; may be given again
+    ///
+    /// Results, and neighbours in regions, go by the order of the concepts' words, as in a fused
+    /// model, so that its scenes and seeds are the same.
     #[arg(short, long = "concept", value_name = "FILE[:SCALE]")]
     pub concepts: Vec<String>,
     /// Use concepts that were made for another base model

@@ -23,22 +23,26 @@ pub struct Wanted {
     pub force_base: bool,
     /// Folders of the pictures that they were trained from, one for each.
     pub pictures: Vec<PathBuf>,
-    /// What stands for them where texts are scored, in their order, as far as it is given.
+    /// What stands for them where texts are scored, in the order of `concepts`, or of the fused
+    /// model, as far as it is given.
     pub class_words: Vec<String>,
-    /// What they are, in their order, as far as it is given.
+    /// What they are, in the same order, as far as it is given.
     pub classes: Vec<Class>,
 }
 
 /// All concepts of a survey, checked.
 #[derive(Clone, Debug)]
 pub struct Cast {
-    /// What the survey's settings say of them.
+    /// What the survey's settings say of them, in the order of their words.
     pub concepts: Vec<ConceptSettings>,
     /// In the same order.
     pub subjects: Vec<Subject>,
     /// What was left out or guessed while their files were read, in sentences for the user.
     pub notes: Vec<String>,
 }
+
+/// The order of concepts, in which neighbours are placed beside each other.
+pub(super) const ORDER: &str = "concepts stand in the order of their words, as in fused models";
 
 /// A concept, before it is known what it was trained from.
 struct Named {
@@ -85,10 +89,24 @@ impl Wanted {
             }
         }
         let paired = pair(&named, folders)?;
+        let mut order: Vec<usize> = (0..named.len()).collect();
+        order.sort_by(|a, b| named[*a].phrase.cmp(&named[*b].phrase));
+        let is_sorted = order.is_sorted();
+        let (mut named, mut paired): (Vec<_>, Vec<_>) =
+            (named.drain(..).map(Some).collect(), paired.into_iter().map(Some).collect());
+        // Files and fused models in one order, or their scenes and seeds would be others.
+        let sorted = order.iter().filter_map(|&i| Some((i, named[i].take()?, paired[i].take()?)));
+        let (places, (mut named, paired)): (Vec<usize>, (Vec<Named>, Vec<Folder>)) =
+            sorted.map(|(i, named, folder)| (i, (named, folder))).unzip();
         tell_apart(&mut named);
+        if !is_sorted {
+            let names: Vec<&str> = named.iter().map(|named| named.name.as_str()).collect();
+            notes.push(format!("{ORDER}: {}", names.join(", ")));
+        }
         let mut cast = Cast { concepts: Vec::new(), subjects: Vec::new(), notes };
-        for (index, (named, (folder, about))) in named.into_iter().zip(paired).enumerate() {
-            let said = self.class_words.get(index).cloned();
+        let all = places.into_iter().zip(named.into_iter().zip(paired));
+        for (given, (named, (folder, about))) in all {
+            let said = self.class_words.get(given).cloned();
             let class_word = said.or(about.map(|about| about.class_word)).or(named.class_word);
             let class_word = class_word.ok_or_else(|| {
                 Error::Usage(format!(
@@ -98,7 +116,7 @@ impl Wanted {
                     folder.display()
                 ))
             })?;
-            let class = self.classes.get(index).copied().unwrap_or(Class::of(&class_word));
+            let class = self.classes.get(given).copied().unwrap_or(Class::of(&class_word));
             let prompts = list.of(class);
             if prompts.is_empty() {
                 let problem = format!("the list has no prompts for {}", class.name());

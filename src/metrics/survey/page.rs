@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::cast::ORDER;
 use super::item::TOGETHER;
 use super::places::{REFERENCES, path, small};
 use super::results::{Row, cell, columns};
@@ -43,6 +44,7 @@ pub(super) fn write(folder: &Path, results: &Results, items: &[Item]) -> Result<
     put(&table("prompts", &results.alone.kinds.iter().collect::<Vec<_>>()));
     if let Some(together) = &results.together {
         put("<h2>Several in one picture, each in its region</h2>");
+        put(&format!("<p>Neighbours, and three in a row; {ORDER}.</p>"));
         put(&table("scene", &results.scenes.iter().chain([together]).collect::<Vec<_>>()));
     }
     put("<dl>");

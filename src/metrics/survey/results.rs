@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::cast::ORDER;
 use super::places::{path, record_path};
 use super::record::{Record, hash_of};
 use super::settings::FORMAT;
@@ -125,7 +126,7 @@ impl Results {
         text += "\nBy what prompts ask:\n\n";
         text += &markdown("prompts", &self.alone.kinds.iter().collect::<Vec<_>>());
         if let Some(together) = &self.together {
-            text += "\nSeveral in one picture, each in its region:\n\n";
+            text += &format!("\nSeveral in one picture, each in its region; {ORDER}:\n\n");
             let rows: Vec<&Row> = self.scenes.iter().chain([together]).collect();
             text += &markdown("scene", &rows);
         }
