@@ -1,7 +1,7 @@
 //! Models by name: the one that ships with the program, and those in a folder of models.
 use std::path::{Path, PathBuf};
 
-use super::{Checkpoint, Error, hub};
+use super::{Checkpoint, Error, Tower, hub};
 
 /// The name of the model that ships with the program.
 pub const SHIPPED: &str = "tiny";
@@ -9,6 +9,11 @@ pub const SHIPPED: &str = "tiny";
 /// The folder `models/tiny`, compiled in: the program works wherever it is copied to.
 #[cfg(feature = "tiny-model")]
 static TINY: include_dir::Dir = include_dir::include_dir!("$CARGO_MANIFEST_DIR/models/tiny");
+
+/// The folder `models/identity`, compiled in as well.
+#[cfg(feature = "tiny-model")]
+static IDENTITY: include_dir::Dir =
+    include_dir::include_dir!("$CARGO_MANIFEST_DIR/models/identity");
 
 /// The file without which the folder is no model.
 #[cfg(feature = "tiny-model")]
@@ -57,6 +62,21 @@ impl Checkpoint {
                     .into(),
             }),
         }
+    }
+}
+
+impl Tower {
+    /// The tower that ships with the program, which tells who is who in the world of the model that
+    /// ships, and in no other; none where a build comes without it, as one of a registry's package.
+    ///
+    /// # Errors
+    /// None that a build of the repository can have.
+    pub fn shipped() -> Result<Option<Tower>, Error> {
+        #[cfg(feature = "tiny-model")]
+        if IDENTITY.contains("model.safetensors") {
+            return Tower::in_folder(&super::Folder::embedded("identity", &IDENTITY)).map(Some);
+        }
+        Ok(None)
     }
 }
 

@@ -93,20 +93,26 @@ impl Tower {
     pub fn open(path: &Path) -> Result<Tower, Error> {
         let path = &hub::snapshot(path)?;
         let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-        let (folder, files) = if meta.is_dir() {
-            let folder = Folder::disk(path);
-            let files = match folder.has("config.json") {
-                true => part::files(&folder, "model", None)?,
-                // open_clip's own.
-                false => part::files(&folder, "open_clip_model", None)
-                    .or_else(|_| part::files(&folder, "open_clip_pytorch_model", None))?,
-            };
-            (folder, files)
-        } else {
-            let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let files = NetworkFiles { files: vec![open_model(path)?], owner: None };
-            (Folder::disk(beside.unwrap_or(Path::new("."))), files)
+        if meta.is_dir() {
+            return Tower::in_folder(&Folder::disk(path));
+        }
+        let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let files = NetworkFiles { files: vec![open_model(path)?], owner: None };
+        Tower::of(path, &Folder::disk(beside.unwrap_or(Path::new("."))), files)
+    }
+
+    /// Opens one of a folder on disk, or compiled in.
+    pub(super) fn in_folder(folder: &Folder) -> Result<Tower, Error> {
+        let files = match folder.has("config.json") {
+            true => part::files(folder, "model", None)?,
+            // open_clip's own.
+            false => part::files(folder, "open_clip_model", None)
+                .or_else(|_| part::files(folder, "open_clip_pytorch_model", None))?,
         };
+        Tower::of(folder.path(), folder, files)
+    }
+
+    fn of(path: &Path, folder: &Folder, files: NetworkFiles) -> Result<Tower, Error> {
         let said = |name: &str| folder.json(name);
         let (config, open_clip) = (said("config.json")?, said("open_clip_config.json")?);
         let NetworkFiles { files, owner } = files;

@@ -20,15 +20,28 @@ use super::{Global, Result, files, interrupt, units};
 /// A concept, and the seconds that it took where it was not there already.
 pub type Trained = (Concept, Option<f64>);
 
-/// Learns concepts, or reads those that are there already, of the same base model. One program
-/// leaves cores idle now and then, so where the processor computes, as many are trained side by side
-/// as the machine has cores, and what is left over gets all of it: what each learns is the same.
+/// As [`learn_each`], with nobody to tell.
 pub fn learn_all(
     lessons: &[Settings],
     checkpoint: &Checkpoint,
     gpu: &Device,
     global: &Global,
     terminal: &Terminal,
+) -> Result<Vec<Trained>> {
+    learn_each(lessons, checkpoint, gpu, global, terminal, &mut |_, _| Ok(()))
+}
+
+/// Learns concepts, or reads those that are there already, of the same base model. One program
+/// leaves cores idle now and then, so where the processor computes, as many are trained side by side
+/// as the machine has cores, and what is left over gets all of it: what each learns is the same.
+/// `done` is told of each that has been learnt, with its seconds, as soon as it is there.
+pub fn learn_each(
+    lessons: &[Settings],
+    checkpoint: &Checkpoint,
+    gpu: &Device,
+    global: &Global,
+    terminal: &Terminal,
+    done: &mut dyn FnMut(&Settings, f64) -> Result<()>,
 ) -> Result<Vec<Trained>> {
     let mut trained = Vec::with_capacity(lessons.len());
     for settings in lessons {
@@ -41,7 +54,7 @@ pub fn learn_all(
     let at_once = if gpu.is_processor() { cores } else { 1 };
     let _watched = interrupt::watched();
     let mut progress = Progress::new(terminal);
-    let mut done = vec![0; lessons.len()];
+    let mut updates = vec![0; lessons.len()];
     for group in groups(&missing, at_once) {
         // A device for each, or they would wait for each other's work.
         let one = |i: usize| match i {
@@ -59,16 +72,17 @@ pub fn learn_all(
                 }
                 News::Class(made, pictures) => {
                     let detail = format!("{name}  class picture {made} of {pictures}");
-                    progress.show_with("train", done.iter().sum(), of, &detail);
+                    progress.show_with("train", updates.iter().sum(), of, &detail);
                 }
                 News::Update(at) => {
-                    done[lesson] = at.done as usize;
+                    updates[lesson] = at.done as usize;
                     let detail = format!("{name}  loss {:.4}", at.loss);
-                    progress.show_with("train", done.iter().sum(), of, &detail);
+                    progress.show_with("train", updates.iter().sum(), of, &detail);
                 }
                 News::End(outcome) => {
                     let (concept, summary, seconds) = (*outcome)?;
                     progress.aside(|| tell(terminal, name, &summary, seconds));
+                    done(&lessons[lesson], seconds)?;
                     trained[lesson] = Some((concept, Some(seconds)));
                 }
             }

@@ -6,6 +6,7 @@
 //! within one model, not between models. As Mix-of-Show scores its concepts (section 4.1), with
 //! texts in which the concept's words give way to the class word: [`Evaluation`].
 
+mod agreement;
 mod detect_and_compare;
 mod dino;
 mod dinov2;
@@ -29,6 +30,7 @@ mod text_alignment;
 mod towers;
 mod vision;
 
+pub use agreement::{Agreement, Pairs};
 pub use detect_and_compare::DetectAndCompare;
 pub use dino::Dino;
 pub use dinov2::DinoV2;

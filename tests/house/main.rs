@@ -128,6 +128,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "output",
             "picture",
             "pipeline",
+            "random",
             "region",
             "scheduler",
             "sd",

@@ -2,7 +2,6 @@
 
 use mixofshow::backend::Precision;
 use mixofshow::concept::{Applied, with_words};
-use mixofshow::metrics::survey::Class;
 use mixofshow::metrics::{
     Embedding, ImageAlignment, Metric, Sample, Scores, TextAlignment, Towers,
 };
@@ -10,6 +9,7 @@ use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::Pipeline;
 use mixofshow::training::step::Method;
 
+use super::asked::{self, pictures_of, prompts};
 use super::kept::{self, InUse, Kept};
 use super::shares::{self, CLASS, ConceptReport, PartColour, Report, Scored, TAUGHT};
 use super::study::{self, Subject};
@@ -27,29 +27,6 @@ pub struct Arguments {
     methods: Vec<Method>,
 }
 
-const PROMPTS: [&str; 8] = [
-    "a photo of a <TOK> on a white background",
-    "a photo of a <TOK> on the beach",
-    "a photo of a <TOK> in the snow",
-    "a photo of a <TOK> in a forest",
-    "a photo of a <TOK> in a city at night",
-    "a photo of a <TOK> in the desert",
-    "a photo of a <TOK> and a cat in a room",
-    "a photo of a <TOK> under the sea",
-];
-
-/// Of a place, which is around everything else.
-const PROMPTS_OF_PLACES: [&str; 8] = [
-    "a photo of <TOK>",
-    "a cat in <TOK>",
-    "a man in <TOK>",
-    "a woman in a red dress in <TOK>",
-    "a blue chair in <TOK>",
-    "a yellow car in <TOK>",
-    "a white rabbit in <TOK>",
-    "a man and a dog in <TOK>",
-];
-
 /// One way to ask for a concept.
 struct Way {
     what: &'static str,
@@ -65,7 +42,7 @@ pub fn run(options: &Arguments, global: &Global, terminal: &Terminal) -> Result<
     let study = &options.study;
     let subjects = study.subjects(|subject| vec![format!("{}.png", subject.name)])?;
     for subject in &subjects {
-        files::check_folder(&study.output.join(folder_of(subject)))?;
+        files::check_folder(&study.output.join(pictures_of(subject)))?;
     }
     let (checkpoint, gpu) = (study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
@@ -80,7 +57,7 @@ pub fn run(options: &Arguments, global: &Global, terminal: &Terminal) -> Result<
     let learnt = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
     let kept = Kept::new(&study.model, &checkpoint, &gpu, study.request());
     let mut progress = Progress::new(terminal);
-    let of = ways_of(&options.methods) * PROMPTS.len() * study.seeds as usize * subjects.len();
+    let of = ways_of(&options.methods) * asked::COUNT * study.seeds as usize * subjects.len();
     let (mut done, mut concepts) = (0, Vec::new());
     let count = options.methods.len();
     let learnt = lessons.chunks(count).zip(learnt.chunks(count));
@@ -100,7 +77,7 @@ pub fn run(options: &Arguments, global: &Global, terminal: &Terminal) -> Result<
             for (number, prompt) in prompts(subject).iter().enumerate() {
                 for seed in 1..=study.seeds {
                     progress.show_with("pictures", done, of, &subject.name);
-                    let folder = study.output.join(folder_of(subject));
+                    let folder = study.output.join(pictures_of(subject));
                     let path = kept::path(&folder, way.what, number, seed);
                     files::make_folder_of(&path)?;
                     let prompt = with_words(prompt, &way.words);
@@ -133,22 +110,6 @@ pub fn run(options: &Arguments, global: &Global, terminal: &Terminal) -> Result<
     terminal.print(format!("\n{}", report.all()))
 }
 
-/// Where a concept's pictures are kept, in the folder for results.
-fn folder_of(subject: &Subject) -> String {
-    format!("{}.pictures", subject.name)
-}
-
-fn prompts(subject: &Subject) -> [&'static str; 8] {
-    match is_place(subject) {
-        true => PROMPTS_OF_PLACES,
-        false => PROMPTS,
-    }
-}
-
-fn is_place(subject: &Subject) -> bool {
-    Class::of(&subject.class_word) == Class::Places
-}
-
 /// Classes without and with a LoRA, the words of each method, and the last one's with LoRA at 0.
 fn ways_of(methods: &[Method]) -> usize {
     4 + methods.len() + usize::from(methods.contains(&Method::EdLora))
@@ -159,11 +120,6 @@ type Learnt = (Method, Vec<InUse>, Vec<InUse>, Option<f64>);
 
 /// All ways to ask for a concept. What the LoRA does to classes is the last method's.
 fn ways(subject: &Subject, methods: &[Learnt]) -> Vec<Way> {
-    // A place brings its article along.
-    let class = |word: &str| match is_place(subject) {
-        true => format!("a {word}"),
-        false => word.to_string(),
-    };
     let way = |what, words: &str, text: &str, in_use: &[InUse], learnt_in| Way {
         what,
         words: words.to_string(),
@@ -171,16 +127,14 @@ fn ways(subject: &Subject, methods: &[Learnt]) -> Vec<Way> {
         in_use: in_use.to_vec(),
         learnt_in,
     };
-    let (own, other) = (class(&subject.class_word), class(&subject.other_class));
+    let (own, other) = (
+        asked::class_phrase(subject, &subject.class_word),
+        asked::class_phrase(subject, &subject.other_class),
+    );
     let on = methods.last().map_or(&[][..], |(_, on, ..)| on);
     let mut ways = vec![way(CLASS, &own, &own, &[], None)];
     for (method, on, off, took) in methods {
-        let what = match method {
-            Method::PPlus => "P+",
-            Method::Lora => "LoRA",
-            Method::EdLora => "ED-LoRA",
-            Method::Orthogonal => "orthogonal",
-        };
+        let what = asked::name_of(*method);
         ways.push(way(what, &subject.phrase, &own, on, *took));
         if *method == Method::EdLora {
             ways.push(way("ED-LoRA, LoRA at 0", &subject.phrase, &own, off, None));
@@ -241,10 +195,7 @@ impl<'a> Judge<'a> {
 
     /// The taught pictures, each against the others and against its own caption.
     fn taught(&self) -> Result<Scored> {
-        let class = match is_place(self.subject) {
-            true => format!("a {}", self.subject.class_word),
-            false => self.subject.class_word.clone(),
-        };
+        let class = asked::class_phrase(self.subject, &self.subject.class_word);
         let (mut seen, mut texts) = (Vec::new(), Vec::new());
         for ((_, caption), embedding) in self.taught.iter().zip(&self.trained_on) {
             if let Some(caption) = caption {

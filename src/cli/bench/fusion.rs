@@ -14,6 +14,7 @@ use mixofshow::pipeline::{Pipeline, Request};
 use mixofshow::training::{self, step::Method};
 use serde::Serialize;
 
+use super::asked::ORDINARY;
 use super::study::{self, Subject};
 use crate::cli::learn::{Trained, learn_all};
 use crate::cli::progress::Progress;
@@ -21,14 +22,6 @@ use crate::cli::terminal::Terminal;
 use crate::cli::{Global, Result, files, interrupt};
 
 const PROMPTS: [&str; 2] = ["a photo of a <TOK> on the beach", "a photo of a <TOK> in the snow"];
-/// They name no concept.
-const ORDINARY: [&str; 4] = [
-    "a photo of a woman in a red dress on the beach",
-    "a cat and a man in the snow",
-    "a green house in the mountains",
-    "a yellow car in the city",
-];
-
 #[derive(Serialize)]
 struct Row {
     what: &'static str,

@@ -1,11 +1,13 @@
 //! `mos bench`: how fast this machine runs kernels and models.
 
+mod asked;
 mod cards;
 mod concepts;
 mod fusion;
 mod kept;
 mod kernels;
 mod library;
+mod mergers;
 mod modelled;
 mod models;
 mod peak;
@@ -14,6 +16,7 @@ mod regions;
 mod shares;
 mod step;
 mod study;
+mod table;
 mod updates;
 
 use std::time::Instant;
@@ -65,6 +68,16 @@ enum What {
     /// of ordinary prompts beside the base model's from the same seeds say what the fusion does to
     /// everything else.
     Fusion(Box<study::Options>),
+    /// Teach by every method, merge by every merger, and score all of it beside each other
+    ///
+    /// The table of the method's paper, in miniature. Learns every concept by each method, merges the
+    /// concepts of each cast in each way, and makes pictures of each concept from its own file and
+    /// with every merged model. Text and image alignment and who is who, apart for people and
+    /// animals, objects, and places; ordinary prompts' likeness to the base model's pictures;
+    /// seconds; and whether concepts came to look like each other where the fusion's report said so.
+    /// In the folder: table.md, table.json, a sheet of each cast. What is trained, fused or drawn
+    /// already is not made again, so that the same command goes on where it was.
+    Table(Box<table::Arguments>),
     /// Time made-up concepts' way into a library that grows, at the widths of Stable Diffusion 1.5
     ///
     /// Records them one after another; at each power of two, adds the last one, as `mos fuse --to`
@@ -200,6 +213,7 @@ pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
         What::Vae(options) => model(models::Part::Vae, options, global, terminal),
         What::Concepts(options) => concepts::run(options, global, terminal),
         What::Fusion(options) => fusion::run(options, global, terminal),
+        What::Table(options) => table::run(options, global, terminal),
         What::Library(options) => library::run(options, terminal),
         What::Text(options) => model(models::Part::Text, options, global, terminal),
         What::Step(options) => step::run(options, &global.open()?, terminal),

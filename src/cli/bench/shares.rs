@@ -66,7 +66,7 @@ pub struct Summary {
 }
 
 /// A figure over concepts, each cast's mean counting once.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Spread {
     pub mean: f64,
     /// Standard deviation of the casts' means; none of a single one.
@@ -202,7 +202,7 @@ impl Summary {
 
 impl Spread {
     /// Of figures of concepts, each with its cast.
-    fn of<'a>(figures: impl Iterator<Item = (&'a str, f64)>) -> Option<Spread> {
+    pub fn of<'a>(figures: impl Iterator<Item = (&'a str, f64)>) -> Option<Spread> {
         let (mut casts, mut all) = (BTreeMap::<&str, Vec<f64>>::new(), Vec::new());
         for (cast, figure) in figures {
             casts.entry(cast).or_default().push(figure);
@@ -238,11 +238,11 @@ pub fn median(of: impl Iterator<Item = f64>) -> Option<f64> {
     Some((a + b) / 2.0)
 }
 
-fn figure(of: Option<f64>, digits: usize) -> String {
+pub fn figure(of: Option<f64>, digits: usize) -> String {
     of.map_or_else(String::new, |value| format!("{value:.digits$}"))
 }
 
-fn table(header: &[&str], numbers_from: usize) -> Table {
+pub fn table(header: &[&str], numbers_from: usize) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     table.set_header(header);

@@ -96,6 +96,35 @@ pub struct Subject {
     folder: PathBuf,
 }
 
+/// Concepts of one folder, which are fused together.
+pub struct Cast {
+    pub name: String,
+    pub subjects: Vec<Subject>,
+}
+
+impl Cast {
+    /// Those of each folder, in the order of the folders; within, in that of `subjects`.
+    pub fn all(subjects: Vec<Subject>) -> Result<Vec<Cast>> {
+        let mut casts: Vec<Cast> = Vec::new();
+        for subject in subjects {
+            let Some(cast) = casts.iter_mut().find(|cast| cast.name == subject.cast) else {
+                casts.push(Cast { name: subject.cast.clone(), subjects: vec![subject] });
+                continue;
+            };
+            let homes = [&subject, &cast.subjects[0]].map(|one| one.folder.parent());
+            if homes[0] != homes[1] {
+                let [a, b] = homes.map(|home| home.unwrap_or(Path::new("")).display());
+                return Err(Failure::Usage(format!(
+                    "{a} and {b}: results go by the names of the folders that concepts stand in, \
+                        which must differ"
+                )));
+            }
+            cast.subjects.push(subject);
+        }
+        Ok(casts)
+    }
+}
+
 /// Classes that are alike, for concepts whose folder names none.
 const ALIKE: [[&str; 2]; 8] = [
     ["man", "woman"],
@@ -246,6 +275,17 @@ impl Subject {
         let read = |path: &PathBuf| {
             let caption = std::fs::read_to_string(path.with_extension("txt")).ok();
             Ok((Picture::open(path)?, caption.map(|text| text.trim().to_string())))
+        };
+        paths.iter().map(read).collect()
+    }
+
+    /// The same, each with its mask, where there is one.
+    pub fn masked(&self) -> Result<Vec<(Picture, Option<Mask>)>> {
+        let paths = pictures_in(&self.folder).map_err(|e| Failure::Failed(e.into()))?;
+        let read = |path: &PathBuf| {
+            let mask = path.file_stem().map(|stem| self.folder.join("mask").join(stem));
+            let mask = mask.map(|mask| mask.with_extension("png")).filter(|mask| mask.exists());
+            Ok((Picture::open(path)?, mask.map(Mask::open).transpose()?))
         };
         paths.iter().map(read).collect()
     }
