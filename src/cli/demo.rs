@@ -8,12 +8,12 @@ use std::time::Instant;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Device;
 use mixofshow::backend::Precision;
-use mixofshow::checkpoint::Checkpoint;
+use mixofshow::checkpoint::{Checkpoint, Tower, TowerKind};
 use mixofshow::concept::{Applied, Concept};
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, ConceptToFuse, Order};
 use mixofshow::metrics::{
-    Embedding, ImageAlignment, Likeness, Metric, Place, Placement, Sample, Towers,
+    Embedding, Eye, ImageAlignment, Likeness, Metric, Place, Placement, Sample, Towers, VisionTower,
 };
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Control, Pipeline, Request};
@@ -93,6 +93,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         seeds: arguments.seeds,
         seconds,
         concepts: shown.concepts,
+        judge: shown.judge,
         scenes: shown.scenes,
     };
     report.write(&arguments.output)?;
@@ -136,6 +137,8 @@ struct Shown {
     rows: Vec<(String, Vec<Picture>)>,
     concepts: Vec<ConceptScores>,
     scenes: Vec<SceneScores>,
+    /// Who says who stands where, as `mos eval` calls them.
+    judge: &'static str,
 }
 
 impl<'a> Demo<'a> {
@@ -252,7 +255,11 @@ impl<'a> Demo<'a> {
 
         let mut model = self.open(&self.checkpoint)?;
         let towers = Towers::load(&self.gpu, model.model())?;
-        let taught = self.taught(&towers)?;
+        let who = Tower::shipped()?;
+        let load = |tower| VisionTower::load(&self.gpu, tower, &[TowerKind::Clip]);
+        let who = who.as_ref().map(load).transpose()?;
+        let eye = who.as_ref().map_or(&towers as &dyn Eye, |tower| tower);
+        let taught = self.taught(&towers, eye)?;
         let own =
             concepts.iter().map(|trained| Ok(vec![Applied::new(trained.concept.clone(), 1.0)?]));
         let own: Vec<Vec<Applied>> = own.collect::<Result<_>>()?;
@@ -314,7 +321,12 @@ impl<'a> Demo<'a> {
         }
         together.sort_by_key(|(scene, ..)| scene.places.len());
 
-        let mut shown = Shown { rows: Vec::new(), concepts: Vec::new(), scenes: Vec::new() };
+        let mut shown = Shown {
+            rows: Vec::new(),
+            concepts: Vec::new(),
+            scenes: Vec::new(),
+            judge: if who.is_some() { "identity" } else { "clip" },
+        };
         for (i, (player, trained_on)) in CAST.iter().zip(&taught.whole).enumerate() {
             let mut scores = Vec::new();
             for (way, pictures) in &alone {
@@ -332,7 +344,7 @@ impl<'a> Demo<'a> {
             let mut places = Vec::new();
             for picture in &pictures {
                 for &(expected, part) in scene.places {
-                    let likeness = taught.likeness.of_part(&towers, picture, part)?;
+                    let likeness = taught.likeness.of_part(eye, picture, part)?;
                     places.push(Place { likeness, expected });
                 }
             }
@@ -353,7 +365,7 @@ impl<'a> Demo<'a> {
         Ok(Pipeline::load(&self.gpu, checkpoint, Precision::default())?)
     }
 
-    fn taught(&self, towers: &Towers) -> Result<Taught> {
+    fn taught(&self, towers: &Towers, eye: &dyn Eye) -> Result<Taught> {
         let (mut pictures, mut whole, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for player in &CAST {
             let settings = player.settings(&self.folder, PathBuf::from("unused.safetensors"), 1)?;
@@ -367,7 +379,7 @@ impl<'a> Demo<'a> {
             );
             parts.push(found.into_iter().map(|found| (found.picture, found.mask)).collect());
         }
-        Ok(Taught { pictures, whole, likeness: Likeness::new(towers, &parts)? })
+        Ok(Taught { pictures, whole, likeness: Likeness::new(eye, &parts)? })
     }
 }
 

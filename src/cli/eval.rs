@@ -10,7 +10,7 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept::ScaledFile;
 use mixofshow::counted;
 use mixofshow::metrics::survey::{
-    self, Judge, Opened, Order, PromptList, Results, STAND_IN, Stage, Wanted,
+    self, Judge, Opened, Order, PromptList, Results, SHIPPED_JUDGE, STAND_IN, Stage, Wanted,
 };
 use mixofshow::pipeline::Pipeline;
 use mixofshow::pipeline::recipe::hex;
@@ -34,12 +34,16 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let out = &place.path;
     files::check_folder(out)?;
     let own_list = own_list(arguments)?;
-    let towers = open_towers(arguments)?;
+    let mut towers = open_towers(arguments)?;
     towers.notes().for_each(|note| terminal.remark(note));
     let model = arguments.model.as_deref().unwrap_or(SHIPPED);
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = Checkpoint::open_named(model, files::models().as_deref())?;
+    let (judge, shipped) = towers.judge(arguments.judge, &checkpoint).map_err(failure)?;
+    if shipped {
+        progress.aside(|| terminal.remark(SHIPPED_JUDGE));
+    }
     let list = own_list.unwrap_or_else(|| PromptList::of_model(&checkpoint));
     let wanted = Wanted {
         force_base: arguments.force_base,
@@ -53,7 +57,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     survey::check_apart(arguments.pictures.iter().map(PathBuf::as_path), out).map_err(failure)?;
     let gpu = global.open()?;
     progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
-    let order = order(arguments);
+    let order = order(arguments, judge);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, order.precision)?;
     let stand_in = towers.stand_in(pipeline.model())?;
     if stand_in.is_some() {
@@ -77,7 +81,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             terminal.remark(format!("{}: other settings than before: {keys}", out.display()));
         });
     }
-    let judges = towers.load(&gpu, &scores, arguments.judge)?;
+    let judges = towers.load(&gpu, &scores, judge)?;
     let watched = interrupt::watched();
     let done = survey.run(&mut pipeline, &judges, out, share, arguments.renew, &mut |at| {
         progress.show(at.stage, at.done, at.of);
@@ -167,8 +171,10 @@ fn open_towers(arguments: &Arguments) -> Result<Opened> {
             towers.open(judge, path)?;
         }
     }
-    if !towers.has(arguments.judge) {
-        let name = arguments.judge.name();
+    // Who tells who is who may ship with the model.
+    let named = arguments.judge.filter(|judge| *judge != Judge::Identity);
+    if let Some(judge) = named.filter(|judge| !towers.has(*judge)) {
+        let name = judge.name();
         return Err(Failure::Usage(format!("--judge {name}: --{name} PATH names that tower")));
     }
     Ok(towers)
@@ -178,7 +184,7 @@ fn scaled(given: &[String]) -> Result<Vec<ScaledFile>> {
     given.iter().map(|given| ScaledFile::parse(given).map_err(Failure::Usage)).collect()
 }
 
-fn order(arguments: &Arguments) -> Order {
+fn order(arguments: &Arguments, judge: Judge) -> Order {
     Order {
         pictures: arguments.count,
         together: arguments.together,
@@ -189,7 +195,7 @@ fn order(arguments: &Arguments) -> Order {
         guidance: arguments.guidance,
         sampler: arguments.sampler,
         precision: arguments.precision.unwrap_or_default(),
-        judge: arguments.judge,
+        judge,
         as_published: arguments.as_published,
     }
 }

@@ -1,6 +1,6 @@
 //! `mos bench concepts` on a cast of one.
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{fixture, run};
@@ -92,6 +92,108 @@ fn wrong_casts_are_refused() {
     run(at, LINE).failed(1, &["cast.json"]);
     fs::write(at.join("7/cast.json"), r#"{"concepts": ["none"]}"#).unwrap();
     run(at, LINE).failed(1, &["none", "concept.json"]);
+}
+
+/// Everything of a small table, but for what it prints.
+const TABLE: &str = "bench table @/7 -o @/table --steps 1 --sampling-steps 1 --guidance 1 --seeds 1 \
+    --prompts 1 --methods ed-lora,orthogonal --mergers averaged,exact,orthogonal --json \
+    --adapter cpu";
+
+/// The man, a cat, a place.
+fn three(at: &Path) {
+    cast(at);
+    for (name, class) in [("mimi", "cat"), ("candy", "place")] {
+        let (from, to) = (fixture("models/concepts").join(name), at.join("7").join(name));
+        fs::create_dir_all(to.join("mask")).unwrap();
+        for file in ["00.png", "00.txt", "01.png", "01.txt", "mask/00.png", "mask/01.png"] {
+            fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+        let about = format!(r#"{{"words": ["<{name}1>", "<{name}2>"], "class_word": "{class}"}}"#);
+        fs::write(to.join("concept.json"), about).unwrap();
+    }
+    fs::write(at.join("7/cast.json"), r#"{"concepts": ["zorp", "mimi", "candy"]}"#).unwrap();
+}
+
+/// Files of the table with the times at which they were written.
+fn written(at: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let mut found = Vec::new();
+    let mut folders = vec![at.join("table")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let (path, about) = entry.map(|e| (e.path(), e.metadata().unwrap())).unwrap();
+            match about.is_dir() {
+                true => folders.push(path),
+                false => found.push((path, about.modified().unwrap())),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_table_has_all_methods_and_mergers_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    three(at);
+    let ran = run(at, TABLE).ok();
+    assert!(ran.stderr.contains("says who is who; --identity names another"), "{}", ran.stderr);
+    let report = ran.json();
+    let rows = report["rows"].as_array().unwrap();
+    let named: Vec<&str> = rows.iter().map(|row| row["what"].as_str().unwrap()).collect();
+    assert_eq!(
+        named,
+        [
+            "the pictures themselves",
+            "class word",
+            "ED-LoRA",
+            "orthogonal",
+            "averaged",
+            "exact",
+            "orthogonal, summed"
+        ]
+    );
+    let of = |row: &serde_json::Value| -> Vec<String> {
+        let groups = row["groups"].as_array().unwrap().iter();
+        groups.map(|group| group["of"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(of(&rows[5]), ["people, animals", "places", "all"]);
+    let group = |at: usize| &rows[5]["groups"][at];
+    assert_eq!((&group(0)["concepts"], &group(1)["concepts"]), (&2.into(), &1.into()));
+    assert!(group(0)["identity"]["mean"].is_f64() && group(1)["identity"].is_null());
+    assert!(rows[5]["ordinary"]["mean"].is_f64() && rows[5]["seconds"]["mean"].is_f64());
+    assert!(rows[2]["seconds"]["mean"].is_f64() && rows[2]["ordinary"].is_null());
+    // Three pairs as the model's own tower sees them, one of two who are no places.
+    let bleeding = report["bleeding"].as_array().unwrap();
+    let exact = bleeding.iter().filter(|row| row["what"] == "exact").collect::<Vec<_>>();
+    assert_eq!((&exact[0]["judge"], &exact[1]["judge"]), (&"tower".into(), &"identity".into()));
+    assert_eq!(exact[0]["conflicts"]["pairs"], 3);
+    assert!(exact[0]["conflicts"]["correlation"].is_f64() && exact[1]["conflicts"].is_null());
+    assert_eq!((&exact[0]["ordered_pairs"], &exact[1]["ordered_pairs"]), (&6.into(), &2.into()));
+
+    let made = written(at);
+    let again = run(at, TABLE).ok().json();
+    assert_eq!(again["rows"], report["rows"]);
+    let results = ["table.json", "table.md", "table-7.png"];
+    let differ: Vec<_> = made
+        .iter()
+        .zip(written(at))
+        .filter(|(a, b)| **a != *b)
+        .map(|(_, (path, _))| path.file_name().unwrap().to_str().unwrap().to_string())
+        .filter(|name| !results.contains(&name.as_str()))
+        .collect();
+    assert_eq!(differ, [""; 0]);
+    let text = fs::read_to_string(at.join("table/table.md")).unwrap();
+    assert!(text.contains("| merged: exact ") && text.contains("3 concepts of 1 cast"), "{text}");
+
+    // Of one method alone, what merges the other's is left out.
+    let one = TABLE.replace("ed-lora,orthogonal --mergers", "ed-lora --mergers");
+    let ran = run(at, &one).ok();
+    assert!(ran.stderr.contains("orthogonal is left out"), "{}", ran.stderr);
+    assert_eq!(ran.json()["rows"].as_array().unwrap().len(), 5);
+    run(at, &TABLE.replace("averaged,exact", "exact,exact")).failed(2, &["named twice"]);
+    run(at, &TABLE.replace("averaged,exact", "sum")).failed(2, &["averaged, l-bfgs, exact"]);
+    run(at, &format!("{TABLE} --identity @/none")).failed(1, &["none"]);
 }
 
 #[test]

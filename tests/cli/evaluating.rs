@@ -105,10 +105,18 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
 
     // A tower that only says who stands where: the same one says the same.
     let tower = fixture("models/tiny/clip_vision");
-    let judged = format!("-o @/judged --json --judge identity --identity {}", tower.display());
-    let judged = eval(at, &judged).ok().json();
-    assert_eq!(judged["together"]["scores"], json["together"]["scores"]);
-    assert!(judged["settings"]["towers"]["identity"]["hash"].is_string());
+    let judged = format!("-o @/judged --json --identity {}", tower.display());
+    let judged = eval(at, &judged).ok();
+    assert!(!judged.stderr.contains("who is who"), "{}", judged.stderr);
+    let by_clip = eval(at, "-o @/clip --json --judge clip").ok().json();
+    assert_eq!(judged.json()["together"]["scores"], by_clip["together"]["scores"]);
+    assert_eq!(judged.json()["settings"]["judge"], "identity");
+    // Unasked it is the one that ships beside the model.
+    assert!(told.stderr.contains("says who is who; --identity names another"), "{}", told.stderr);
+    assert_ne!(json["together"]["scores"], by_clip["together"]["scores"]);
+    let shipped = &json["settings"]["towers"]["identity"];
+    assert!(shipped["hash"].is_string() && shipped["path"].is_null(), "{shipped}");
+    assert!(by_clip["settings"]["towers"]["identity"].is_null());
 
     // Parts, the second as a job array tells it, in either order.
     eval(at, "-o @/one --part 1/2").ok();
@@ -203,7 +211,6 @@ fn what_cannot_be_scored_is_told_before_work() {
     run(at, &format!("{one} --clip {clip}")).failed(1, &["clip_vision", "the tower that reads"]);
     run(at, &format!("{one} --clip {at_name}/gone")).failed(1, &["gone"]);
     run(at, &format!("{one} --judge dino")).failed(2, &["--dino PATH"]);
-    run(at, &format!("{one} --judge identity")).failed(2, &["--identity PATH"]);
     run(at, &format!("{one} --part 3/2")).failed(2, &["--part", "K/N"]);
     let refused = |pairs: &[(&str, &str)]| {
         let mut command = mos();

@@ -6,7 +6,7 @@ use mixofshow::backend::wgpu::{Gpu, replaced_kernels};
 use mixofshow::checkpoint::output;
 use mixofshow::concept::ScaledFile;
 use mixofshow::metrics::survey::{
-    self, Done, Judge, Opened, Order, PromptList, Results, STAND_IN, Share, Stage,
+    self, Done, Judge, Opened, Order, PromptList, Results, SHIPPED_JUDGE, STAND_IN, Share, Stage,
 };
 use pyo3::prelude::*;
 
@@ -92,11 +92,11 @@ impl Wanted {
         }
     }
 
-    fn order(&self, model: &Model) -> PyResult<Order> {
+    fn order(&self, model: &Model) -> PyResult<(Order, Option<Judge>)> {
         let usual = Order::default();
         let sampler = self.sampler.as_deref().map(|name| parsed("sampler", name)).transpose()?;
         let judge = self.judge.as_deref().map(|name| parsed("judge", name)).transpose()?;
-        Ok(Order {
+        let order = Order {
             pictures: self.count.unwrap_or(usual.pictures),
             together: self.together,
             place: self.place.clone().unwrap_or(usual.place),
@@ -106,9 +106,10 @@ impl Wanted {
             guidance: self.guidance,
             sampler: sampler.unwrap_or(usual.sampler),
             precision: model.precision(),
-            judge: judge.unwrap_or(usual.judge),
+            judge: usual.judge,
             as_published: self.as_published,
-        })
+        };
+        Ok((order, judge))
     }
 
     fn cast(&self) -> PyResult<survey::Wanted> {
@@ -140,7 +141,8 @@ pub fn evaluate(py: Python<'_>, model: Py<Model>, wanted: Wanted) -> PyResult<An
     let model = model.get();
     let mut warnings = Vec::new();
     let share = share(wanted.part.as_deref(), &mut warnings)?;
-    let (order, cast, list) = (wanted.order(model)?, wanted.cast()?, wanted.list()?);
+    let (mut order, judge) = wanted.order(model)?;
+    let (cast, list) = (wanted.cast()?, wanted.list()?);
     let Wanted { pictures, output: out, towers: files, renew, progress, .. } = wanted;
     let mut watcher = Watcher::new(progress);
     let done = py.detach(|| {
@@ -150,6 +152,11 @@ pub fn evaluate(py: Python<'_>, model: Py<Model>, wanted: Wanted) -> PyResult<An
         for (name, path) in files {
             let judge: Judge = parsed("towers", &name)?;
             towers.open(judge, &path).or_raise()?;
+        }
+        let (judge, shipped) = towers.judge(judge, &model.checkpoint).or_raise()?;
+        order.judge = judge;
+        if shipped {
+            warnings.push(SHIPPED_JUDGE.to_string());
         }
         warnings.extend(towers.notes());
         let list = list.unwrap_or_else(|| PromptList::of_model(&model.checkpoint));

@@ -3,7 +3,7 @@
 use mixofshow::backend::Precision;
 use mixofshow::concept::{Applied, with_words};
 use mixofshow::metrics::{
-    Embedding, ImageAlignment, Metric, Sample, Scores, TextAlignment, Towers,
+    Embedding, ImageAlignment, Likeness, Metric, Sample, Scores, TextAlignment, Towers, VisionTower,
 };
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::Pipeline;
@@ -13,6 +13,7 @@ use super::asked::{self, pictures_of, prompts};
 use super::kept::{self, InUse, Kept};
 use super::shares::{self, CLASS, ConceptReport, PartColour, Report, Scored, TAUGHT};
 use super::study::{self, Subject};
+use super::who::{self, Who};
 use crate::cli::learn::learn_all;
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
@@ -25,6 +26,8 @@ pub struct Arguments {
     /// Ways to learn, beside each other: p-plus,lora,ed-lora
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "ed-lora")]
     methods: Vec<Method>,
+    #[command(flatten)]
+    who: Who,
 }
 
 /// One way to ask for a concept.
@@ -47,6 +50,7 @@ pub fn run(options: &Arguments, global: &Global, terminal: &Terminal) -> Result<
     let (checkpoint, gpu) = (study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, pipeline.model())?;
+    let eye = who::load(&gpu, &options.who.open(&study.model, terminal)?)?;
     let mut lessons = Vec::new();
     for subject in &subjects {
         for method in &options.methods {
@@ -62,7 +66,7 @@ pub fn run(options: &Arguments, global: &Global, terminal: &Terminal) -> Result<
     let count = options.methods.len();
     let learnt = lessons.chunks(count).zip(learnt.chunks(count));
     for (subject, (lessons, learnt)) in subjects.iter().zip(learnt) {
-        let judge = Judge::new(subject, &towers)?;
+        let judge = Judge::new(subject, &towers, eye.as_ref())?;
         let mut methods = Vec::new();
         for ((method, lesson), (concept, took)) in options.methods.iter().zip(lessons).zip(learnt) {
             let use_of = |scale: f32| {
@@ -152,16 +156,26 @@ struct Judge<'a> {
     towers: &'a Towers,
     taught: Vec<(Picture, Option<String>)>,
     trained_on: Vec<Embedding>,
+    /// Whoever tells who is who, with what it knows of the concept; nobody tells places.
+    identity: Option<(&'a VisionTower, Likeness)>,
 }
 
 impl<'a> Judge<'a> {
-    fn new(subject: &'a Subject, towers: &'a Towers) -> Result<Judge<'a>> {
+    fn new(
+        subject: &'a Subject,
+        towers: &'a Towers,
+        eye: Option<&'a VisionTower>,
+    ) -> Result<Judge<'a>> {
         let taught = subject.pictures()?;
         let trained_on = taught
             .iter()
             .map(|(picture, _)| Ok(towers.picture(picture)?))
             .collect::<Result<_>>()?;
-        Ok(Judge { subject, towers, taught, trained_on })
+        let identity = match eye.filter(|_| !asked::is_place(subject)) {
+            Some(eye) => Some((eye, Likeness::new(eye, &[subject.masked()?])?)),
+            None => None,
+        };
+        Ok(Judge { subject, towers, taught, trained_on, identity })
     }
 
     /// `pictures` are in the order of prompts, `seeds` of each.
@@ -188,6 +202,8 @@ impl<'a> Judge<'a> {
             image: figure(&ImageAlignment).unwrap_or(0.0),
             text: figure(&TextAlignment),
             share: None,
+            identity: self.identity(pictures)?,
+            identity_share: None,
             colours: self.colours(pictures),
             learnt_in: way.learnt_in,
         })
@@ -211,9 +227,22 @@ impl<'a> Judge<'a> {
             image: among_themselves(&self.trained_on),
             text: TextAlignment.score(&sample),
             share: None,
+            identity: self.identity.as_ref().map(|(_, likeness)| likeness.between(0, 0)),
+            identity_share: None,
             colours: self.colours(&pictures),
             learnt_in: None,
         })
+    }
+
+    /// The mean cosine to the pictures that it was trained from, cut out, as whoever tells who is
+    /// who sees them.
+    fn identity(&self, pictures: &[Picture]) -> Result<Option<f64>> {
+        let Some((eye, likeness)) = &self.identity else { return Ok(None) };
+        let mut sum = 0.0;
+        for picture in pictures {
+            sum += likeness.of_part(*eye, picture, [0.0, 0.0, 1.0, 1.0])?.iter().sum::<f64>();
+        }
+        Ok(Some(sum / pictures.len().max(1) as f64))
     }
 
     /// Of each part that is large enough to be seen, how far its colour is in the middle picture.

@@ -18,6 +18,7 @@ mod step;
 mod study;
 mod table;
 mod updates;
+mod who;
 
 use std::time::Instant;
 

@@ -36,6 +36,10 @@ pub struct Scored {
     pub text: Option<f64>,
     /// Image alignment, where the taught pictures have 1 and the class word alone has 0.
     pub share: Option<f64>,
+    /// As `image`, in the tower that tells who is who, to the pictures cut out.
+    pub identity: Option<f64>,
+    /// As `share`, of that.
+    pub identity_share: Option<f64>,
     /// Of each part, the median over pictures.
     pub colours: Vec<PartColour>,
     /// Seconds that learning took, perhaps beside others; none where the concept was there.
@@ -56,7 +60,9 @@ pub struct Summary {
     pub concepts: usize,
     pub casts: usize,
     pub share: Option<Spread>,
+    pub identity_share: Option<Spread>,
     pub image: Option<Spread>,
+    pub identity: Option<Spread>,
     pub text: Option<Spread>,
     /// The median over all parts of all concepts.
     pub colour: Option<f64>,
@@ -95,6 +101,14 @@ impl ConceptReport {
                 way.share = (all > LEAST_APART).then(|| (way.image - none) / all);
             }
         }
+        let of = |what| self.ways.iter().find(|way| way.what == what).and_then(|way| way.identity);
+        if let Some((none, taught)) = of(CLASS).zip(self.taught.identity) {
+            let all = taught - none;
+            for way in self.ways.iter_mut().chain([&mut self.taught]) {
+                let share = way.identity.map(|identity| (identity - none) / all);
+                way.identity_share = share.filter(|_| all > LEAST_APART);
+            }
+        }
         self
     }
 }
@@ -113,7 +127,8 @@ impl Report {
 
     /// Each concept in each way.
     pub fn each(&self) -> Table {
-        let header = ["concept", "what", "text", "image", "share", "colours", "trained in"];
+        let header =
+            ["concept", "what", "text", "image", "share", "who", "share", "colours", "trained in"];
         let mut table = table(&header, 2);
         for concept in &self.concepts {
             for way in concept.all() {
@@ -124,6 +139,8 @@ impl Report {
                     figure(way.text, 3),
                     format!("{:.3}", way.image),
                     figure(way.share, 2),
+                    figure(way.identity, 3),
+                    figure(way.identity_share, 2),
                     figure(median(way.colours.iter().map(|part| part.distance)), 0),
                     took.unwrap_or_default(),
                 ]);
@@ -135,20 +152,25 @@ impl Report {
     /// All concepts together.
     pub fn all(&self) -> Table {
         let near = format!("within {NEAR:.0}");
-        let header = ["what", "share", "concepts", "least", "most", "text", "colours", &near];
+        let header =
+            ["what", "share", "concepts", "least", "most", "who: share", "text", "colours", &near];
         let mut table = table(&header, 1);
         for way in &self.summary {
             let share = way.share.as_ref();
             let spread = |of: Option<f64>| figure(of, 2);
-            table.add_row([
-                way.what.to_string(),
-                share.map_or_else(String::new, |share| match share.over_casts {
+            let over_casts = |of: Option<&Spread>| {
+                of.map_or_else(String::new, |share| match share.over_casts {
                     Some(over) => format!("{:.2} ± {over:.2}", share.mean),
                     None => format!("{:.2}", share.mean),
-                }),
+                })
+            };
+            table.add_row([
+                way.what.to_string(),
+                over_casts(share),
                 share.and_then(|s| s.over_concepts).map_or("".into(), |s| format!("± {s:.2}")),
                 spread(share.map(|share| share.least)),
                 spread(share.map(|share| share.most)),
+                over_casts(way.identity_share.as_ref()),
                 figure(way.text.as_ref().map(|text| text.mean), 3),
                 figure(way.colour, 0),
                 way.parts_near.map_or_else(String::new, |near| format!("{:.0} %", 100.0 * near)),
@@ -191,7 +213,9 @@ impl Summary {
             concepts: scored.len(),
             casts: casts.len(),
             share: spread(&|way| way.share),
+            identity_share: spread(&|way| way.identity_share),
             image: spread(&|way| Some(way.image)),
+            identity: spread(&|way| way.identity),
             text: spread(&|way| way.text),
             colour: median(parts.iter().copied()),
             parts_near: (!parts.is_empty()).then(|| near as f64 / parts.len() as f64),
@@ -259,7 +283,19 @@ mod tests {
     fn scored(what: &'static str, image: f64, distance: f64) -> Scored {
         let colours = vec![PartColour { part: "hat".into(), distance }];
         let (text, share, learnt_in) = (Some(1.0), None, None);
-        Scored { what, pictures: 1, image, text, share, colours, learnt_in }
+        // The judge of identity tells half as much.
+        let (identity, identity_share) = (Some(image / 2.0), None);
+        Scored {
+            what,
+            pictures: 1,
+            image,
+            text,
+            share,
+            identity,
+            identity_share,
+            colours,
+            learnt_in,
+        }
     }
 
     fn concept(cast: &str, name: &str, words: f64, distance: f64) -> ConceptReport {
@@ -289,6 +325,9 @@ mod tests {
         assert_eq!((words.concepts, words.casts, words.parts), (3, 2, 3));
         assert_eq!((words.colour, class.colour), (Some(12.0), Some(90.0)));
         assert!((words.parts_near.unwrap() - 2.0 / 3.0).abs() < 1e-12);
+        let identity = words.identity_share.as_ref().unwrap();
+        assert!((identity.mean - 0.75).abs() < 1e-12);
+        assert!((words.identity.as_ref().unwrap().mean - 0.275).abs() < 1e-12);
         assert!(report.all().to_string().contains("0.75 ± 0.00"));
         assert!(report.each().to_string().contains("1/a (man)"));
     }

@@ -21,6 +21,8 @@ pub struct Report {
     /// Of teaching, fusing, and making and scoring pictures.
     pub seconds: [f64; 3],
     pub concepts: Vec<ConceptScores>,
+    /// Who says who stands where: `identity`, the tower that ships for that, or `clip`, the model's.
+    pub judge: &'static str,
     pub scenes: Vec<SceneScores>,
 }
 
@@ -82,8 +84,12 @@ impl Report {
         let _ = writeln!(
             text,
             "## Several in one picture\n\nPlaces that look most like who should stand there, of \
-                {}:\n",
-            counted(self.seeds, "seed")
+                {}, as {} sees them:\n",
+            counted(self.seeds, "seed"),
+            match self.judge {
+                "identity" => "the tower that tells who is who",
+                _ => "the model's own tower",
+            }
         );
         let rows = self.scenes.iter().map(|scene| {
             let share = 100.0 * scene.right as f64 / scene.of.max(1) as f64;

@@ -133,13 +133,14 @@ pub struct Arguments {
     /// CSD's tower, of style
     #[arg(long, value_name = "PATH", help_heading = SCORES)]
     pub csd: Option<PathBuf>,
-    /// A tower that only tells who is who, such as models/identity for the small model's world: a
-    /// folder in the layout of CLIP's vision tower
+    /// A tower that only tells who is who: a folder in the layout of CLIP's vision tower [default:
+    /// with the model that ships and what was fused from it, the one that ships beside it]
     #[arg(long, value_name = "PATH", help_heading = SCORES)]
     pub identity: Option<PathBuf>,
-    /// Which of them says who stands where: clip, dino, dinov2, csd or identity
-    #[arg(long, value_name = "TOWER", default_value = "clip", help_heading = SCORES)]
-    pub judge: Judge,
+    /// Which of them says who stands where: clip, dino, dinov2, csd or identity [default: identity
+    /// where there is one, else clip]
+    #[arg(long, value_name = "TOWER", help_heading = SCORES)]
+    pub judge: Option<Judge>,
     /// Compare with the first picture alone that a concept was trained from, as the method's
     /// published program does
     #[arg(long, help_heading = SCORES)]

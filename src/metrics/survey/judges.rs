@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::settings::TowerSettings;
 use super::subject::Reference;
 use crate::backend::Device;
-use crate::checkpoint::{Tower, TowerKind};
+use crate::checkpoint::{SHIPPED, Tower, TowerKind};
 use crate::metrics::{Embedding, Error, Eye, Likeness, Result, Towers, VisionTower};
 use crate::pipeline::Model;
 use crate::pipeline::recipe::hex;
@@ -65,7 +65,8 @@ impl std::str::FromStr for Judge {
 /// Towers whose files are open: nothing is on a device yet.
 #[derive(Debug, Default)]
 pub struct Opened {
-    towers: BTreeMap<Judge, (PathBuf, Tower)>,
+    /// Without a path the one that ships.
+    towers: BTreeMap<Judge, (Option<PathBuf>, Tower)>,
 }
 
 impl Opened {
@@ -98,8 +99,19 @@ impl Opened {
                 expected,
             });
         }
-        self.towers.insert(judge, (path.to_path_buf(), tower));
+        self.towers.insert(judge, (Some(path.to_path_buf()), tower));
         Ok(())
+    }
+
+    /// Takes the tower that ships for [`Judge::Identity`], unless one was opened. Whether it did: a
+    /// build may come without.
+    pub(super) fn take_shipped(&mut self) -> Result<bool> {
+        if self.brings(Judge::Identity) {
+            return Ok(false);
+        }
+        let Some(tower) = Tower::shipped()? else { return Ok(false) };
+        self.towers.insert(Judge::Identity, (None, tower));
+        Ok(true)
     }
 
     /// A tower of `judge` was opened.
@@ -115,7 +127,8 @@ impl Opened {
     /// What was assumed of their files, in sentences for the user.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         self.towers.values().flat_map(|(path, tower)| {
-            tower.notes.iter().map(move |note| format!("{}: {note}", path.display()))
+            let path = path.as_deref().unwrap_or(Path::new(SHIPPED)).display();
+            tower.notes.iter().map(move |note| format!("{path}: {note}"))
         })
     }
 
@@ -128,7 +141,7 @@ impl Opened {
             .towers
             .iter()
             .map(|(judge, (path, tower))| {
-                let path = Some(path.display().to_string());
+                let path = path.as_ref().map(|path| path.display().to_string());
                 let hash = hex(&tower.component.hash());
                 (judge.name().to_string(), TowerSettings { path, hash })
             })

@@ -27,7 +27,7 @@ pub use error::{Error, Result};
 pub use item::Item;
 pub use judges::{Judge, Judges, Opened};
 pub use merge::merge;
-pub use order::{Order, STAND_IN, Stage, check_apart};
+pub use order::{Order, SHIPPED_JUDGE, STAND_IN, Stage, check_apart};
 pub use prompts::{Class, Prompt, PromptList};
 pub use report::write;
 pub use results::{Mean, Results, Row};

@@ -7,8 +7,9 @@ use super::{
     Cast, Error, FORMAT, Judge, Opened, PromptList, Result, SceneSettings, Settings, Survey,
 };
 use crate::backend::{Device, Precision, ReplacedKernel};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, SHIPPED, base_hash_cache};
 use crate::elsewhere::Nowhere;
+use crate::fusion::Previous;
 use crate::pipeline::recipe::Recipe;
 use crate::pipeline::{Model, Pipeline, Request};
 use crate::scheduler::sampler::SamplerKind;
@@ -83,6 +84,20 @@ impl PromptList {
 }
 
 impl Opened {
+    /// Who says who stands where: whoever is `named`, else a tower that learnt to tell who is who,
+    /// else CLIP's. Such a tower ships beside the model that ships, and is taken for it and what was
+    /// fused from it, unless another was opened; then the second is true, and [`SHIPPED_JUDGE`] is
+    /// to be said.
+    ///
+    /// # Errors
+    /// None that a build of the repository can have.
+    pub fn judge(&mut self, named: Option<Judge>, model: &Checkpoint) -> Result<(Judge, bool)> {
+        let asked = named.is_none_or(|judge| judge == Judge::Identity);
+        let taken = asked && is_of_shipped(model) && self.take_shipped()?;
+        let usual = if self.brings(Judge::Identity) { Judge::Identity } else { Judge::Clip };
+        Ok((named.unwrap_or(usual), taken))
+    }
+
     /// The model whose own towers score: the model that ships, where nobody else brings CLIP's, for
     /// fused models leave them to their base; none: `model`'s own.
     ///
@@ -94,6 +109,26 @@ impl Opened {
         }
         let shipped = Checkpoint::shipped()?;
         Model::open(&shipped).map(Some).map_err(|e| Error::Pipeline(Box::new(e.into())))
+    }
+}
+
+/// What is said where [`Opened::judge`] took the tower that ships.
+pub const SHIPPED_JUDGE: &str = "the tower that ships beside the model says who is who; --identity \
+    names another";
+
+/// A model is the one that ships, or was fused from it. In builds without that model none is.
+fn is_of_shipped(checkpoint: &Checkpoint) -> bool {
+    if checkpoint.path == Path::new(SHIPPED) {
+        return true;
+    }
+    let Ok(shipped) = Checkpoint::open_named(SHIPPED, None) else { return false };
+    let shipped = shipped.base_hash().to_string();
+    match Previous::open(&checkpoint.path) {
+        Ok(fused) => fused.base_hash == shipped,
+        Err(_) => {
+            let cache = base_hash_cache();
+            checkpoint.base_hash_cached(cache.as_deref()).to_string() == shipped
+        }
     }
 }
 

@@ -97,7 +97,7 @@ pub struct SceneSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TowerSettings {
-    /// As it was named; none: the model's own.
+    /// As it was named; none: the model's own, or the one that ships beside it.
     pub path: Option<String>,
     /// Hash of its weights.
     pub hash: String,

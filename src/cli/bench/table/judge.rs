@@ -1,7 +1,4 @@
 //! How much pictures of one concept look like each of its cast.
-use std::path::Path;
-
-use mixofshow::checkpoint::{SHIPPED, Tower};
 use mixofshow::concept::with_words;
 use mixofshow::metrics::{
     Embedding, ImageAlignment, Likeness, Metric, Sample, TextAlignment, Towers, VisionTower,
@@ -14,19 +11,6 @@ use crate::cli::Result;
 use crate::cli::bench::asked;
 use crate::cli::bench::shares::TAUGHT;
 use crate::cli::bench::study::{Cast, Subject};
-
-/// What is said where nobody named the judge.
-pub const SHIPPED_JUDGE: &str = "the tower that ships beside the model says who is who; --identity \
-    names another";
-
-/// The tower that tells who is who: the one that is named, else with the model that ships its own.
-pub fn tower(named: Option<&Path>, model: &str) -> Result<Option<Tower>> {
-    match named {
-        Some(path) => Ok(Some(Tower::open(path)?)),
-        None if model == SHIPPED => Ok(Tower::shipped()?),
-        None => Ok(None),
-    }
-}
 
 /// What is known of a cast, and by whom its pictures are looked at.
 pub struct CastJudge<'a> {
