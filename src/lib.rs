@@ -85,7 +85,7 @@
 //! |---|---|---|
 //! | `cpu` | the back end for the processor | `Device::best` is an adapter |
 //! | `wgpu` | the back end for graphics cards, and kernels of one's own | no wgpu in the build |
-//! | `tiny-model` | the very small model and what tells who is who in its world, 25 MB | no `Checkpoint::shipped` |
+//! | `tiny-model` | the very small model, 25 MB in the binary | no `Checkpoint::shipped` |
 //! | `server` | [`server`]: pictures over HTTP, and a page | no axum and tokio in the build |
 //! | `cli` | the program `mos`, with all of the others | no parser of command lines |
 //!

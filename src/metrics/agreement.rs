@@ -11,8 +11,8 @@ const FEWEST: usize = 3;
 /// Correlations that differ by less are the same up to rounding.
 const SAME: f64 = 1e-9;
 
-/// Some things in pairs: what was predicted of each, and what came. Rows and columns are the things;
-/// the diagonal is of no meaning.
+/// Some things in pairs: what was predicted of each, and what came. Rows and columns are the
+/// things; the diagonal is of no meaning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pairs {
     /// `[i][j]`
@@ -27,9 +27,9 @@ pub struct Agreement {
     /// Spearman's rank correlation, -1 to 1; over several groups, the mean of theirs, each weighed
     /// by its pairs.
     pub correlation: f64,
-    /// How often a prediction whose things were shuffled within their groups came as near to 1 or -1:
-    /// pairs that have a thing in common are no independent ones, so it is things that are shuffled
-    /// (Mantel's test).
+    /// How often a prediction whose things were shuffled within their groups came as near to 1 or
+    /// -1: pairs that have a thing in common are no independent ones, so it is things that are
+    /// shuffled (Mantel's test).
     pub chance: f64,
     /// Over all groups.
     pub pairs: usize,
@@ -38,8 +38,8 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Over `groups` of things; `directed`: (i, j) and (j, i) are two pairs, else both stand for one
-    /// by their mean. None where no group has three pairs that differ.
+    /// Over `groups` of things; `directed`: (i, j) and (j, i) are two pairs, else both stand for
+    /// one by their mean. None where no group has three pairs that differ.
     pub fn of(groups: &[Pairs], directed: bool) -> Option<Agreement> {
         let ranked: Vec<Ranked> =
             groups.iter().filter_map(|group| Ranked::of(group, directed)).collect();

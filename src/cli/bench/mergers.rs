@@ -1,5 +1,5 @@
-//! Ways to merge trained concepts into one model, each model kept with a note of what it is made of,
-//! so that it is not made again.
+//! Ways to merge trained concepts into one model, each model kept with a note of what it is made
+//! of, so that it is not made again.
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

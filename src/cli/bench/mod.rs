@@ -71,13 +71,13 @@ enum What {
     Fusion(Box<study::Options>),
     /// Teach by every method, merge by every merger, and score all of it beside each other
     ///
-    /// The table of the method's paper, in miniature. Learns every concept by each method, merges the
-    /// concepts of each cast in each way, and makes pictures of each concept from its own file and
-    /// with every merged model. Text and image alignment and who is who, apart for people and
+    /// The table of the method's paper, in miniature. Learns every concept by each method, merges
+    /// the concepts of each cast in each way, and makes pictures of each concept from its own file
+    /// and with every merged model. Text and image alignment and who is who, apart for people and
     /// animals, objects, and places; ordinary prompts' likeness to the base model's pictures;
-    /// seconds; and whether concepts came to look like each other where the fusion's report said so.
-    /// In the folder: table.md, table.json, a sheet of each cast. What is trained, fused or drawn
-    /// already is not made again, so that the same command goes on where it was.
+    /// seconds; and whether concepts came to look like each other where the fusion's report said
+    /// so. In the folder: table.md, table.json, a sheet of each cast. What is trained, fused or
+    /// drawn already is not made again, so that the same command goes on where it was.
     Table(Box<table::Arguments>),
     /// Time made-up concepts' way into a library that grows, at the widths of Stable Diffusion 1.5
     ///

@@ -21,7 +21,7 @@ pub struct Report {
     /// Of teaching, fusing, and making and scoring pictures.
     pub seconds: [f64; 3],
     pub concepts: Vec<ConceptScores>,
-    /// Who says who stands where: `identity`, the tower that ships for that, or `clip`, the model's.
+    /// Who says who stands where: `identity`, the tower that ships for it, or `clip`, the model's.
     pub judge: &'static str,
     pub scenes: Vec<SceneScores>,
 }

@@ -85,9 +85,9 @@ impl PromptList {
 
 impl Opened {
     /// Who says who stands where: whoever is `named`, else a tower that learnt to tell who is who,
-    /// else CLIP's. Such a tower ships beside the model that ships, and is taken for it and what was
-    /// fused from it, unless another was opened; then the second is true, and [`SHIPPED_JUDGE`] is
-    /// to be said.
+    /// else CLIP's. Such a tower ships beside the model that ships, and is taken for it and what
+    /// was fused from it, unless another was opened; then the second is true, and
+    /// [`SHIPPED_JUDGE`] is to be said.
     ///
     /// # Errors
     /// None that a build of the repository can have.

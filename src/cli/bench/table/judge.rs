@@ -179,6 +179,6 @@ mod tests {
         assert!((both.looks[0] - 0.3).abs() < 1e-12 && (both.looks[1] - 0.2).abs() < 1e-12);
         assert!(both.identity[1].is_nan());
         let none = Looked { pictures: 1, ..Looked::default() };
-        assert_eq!(Looked::mean(&[none.clone()]), none);
+        assert_eq!(Looked::mean(std::slice::from_ref(&none)), none);
     }
 }

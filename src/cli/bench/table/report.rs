@@ -1,4 +1,5 @@
-//! What `mos bench table` finds: rows of methods and mergers, and whether bleeding came as predicted.
+//! What `mos bench table` finds: rows of methods and mergers, and whether bleeding came as it was
+//! predicted.
 use std::fmt::Write;
 
 use mixofshow::counted;
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::judge::Looked;
 use crate::cli::bench::asked;
-use crate::cli::bench::shares::{Spread, figure, table};
+use crate::cli::bench::shares::{CLASS, Spread, figure, table};
 use crate::cli::bench::study::Cast;
 use mixofshow::training::step::Method;
 
@@ -138,13 +139,16 @@ pub struct Predicted {
     pub contact: Vec<Vec<f64>>,
 }
 
-/// How much more pictures of one concept look like another in a merged model than from the concept's
-/// own file, beside what was predicted.
+/// How much more pictures of one concept look like another in a merged model than from the
+/// concept's own file, beside what was predicted.
 #[derive(Serialize)]
 pub struct Bleeding {
     pub what: &'static str,
     /// Who told: the model's own tower, or the one that tells who is who, which knows no places.
     pub judge: &'static str,
+    /// More than from the concept's own file; or more than fading alone would bring, for what fades
+    /// on the way to its class looks less like all that looks like it.
+    pub than: &'static str,
     /// Mean over ordered pairs.
     pub mean: f64,
     pub ordered_pairs: usize,
@@ -169,10 +173,13 @@ impl Report {
         let judges: [(&'static str, Seen); 2] =
             [("tower", |row| &row.looks), ("identity", |row| &row.identities)];
         let merged = ways.iter().filter(|(_, merged)| *merged).map(|(what, _)| *what);
-        let bleeding = merged
-            .flat_map(|what| judges.map(|judge| Bleeding::of(what, judge, &concepts, predicted)))
-            .flatten()
-            .collect();
+        let of = |what| {
+            judges.map(|judge| {
+                [OWN_FILE, FADED]
+                    .map(|than| Bleeding::of((what, than), judge, &concepts, predicted))
+            })
+        };
+        let bleeding = merged.flat_map(of).flatten().flatten().collect();
         Report { settings, rows, bleeding, concepts }
     }
 
@@ -207,9 +214,10 @@ impl Report {
             let _ = writeln!(
                 text,
                 "## Bleeding\n\nHow much more pictures of one concept look like another of its \
-                    cast in a merged model than from the concept's own file, and its rank \
-                    correlation with what a fusion's report tells beforehand; in brackets, how \
-                    often shuffled concepts do as well:\n\n{}\n",
+                    cast in a merged model than from the concept's own file, or than if they had \
+                    only faded towards their class, and its rank correlation with what a fusion's \
+                    report tells beforehand; in brackets, how often shuffled concepts do as \
+                    well:\n\n{}\n",
                 self.bleeding_table()
             );
         }
@@ -256,8 +264,9 @@ impl Report {
     }
 
     fn bleeding_table(&self) -> comfy_table::Table {
-        let header = ["merged", "by", "mean", "pairs", "conflicts", "inputs alike", "contact"];
-        let mut table = table(&header, 2);
+        let header =
+            ["merged", "by", "more than", "mean", "pairs", "conflicts", "inputs alike", "contact"];
+        let mut table = table(&header, 3);
         let told = |agreement: &Option<Agreement>| {
             agreement.map_or_else(String::new, |found| {
                 format!("{:.2} ({:.3})", found.correlation, found.chance)
@@ -267,6 +276,7 @@ impl Report {
             table.add_row([
                 row.what.to_string(),
                 row.judge.to_string(),
+                row.than.to_string(),
                 figure(Some(row.mean), 3),
                 (row.ordered_pairs / 2).to_string(),
                 told(&row.conflicts),
@@ -279,13 +289,13 @@ impl Report {
 }
 
 const NOTES: &str = "\
-text: 2.5 times the cosine of a picture and its prompt with the class word; image: mean cosine to the
-pictures that were trained from; both in the model's own tower. identity: the same as image in the
-tower that tells who is who, which knows no places; who: the share of pictures that it takes for who
-they are, among all of their cast. ordinary: likeness of ordinary prompts' pictures to the base
+text: 2.5 times the cosine of a picture and its prompt with the class word; image: mean cosine to
+the pictures that were trained from; both in the model's own tower. identity: the same as image in
+the tower that tells who is who, which knows no places; who: the share of pictures that it takes for
+who they are, among all of their cast. ordinary: likeness of ordinary prompts' pictures to the base
 model's. seconds: to teach one concept (beside others, where the processor computes), or to merge a
-cast. Means over concepts, each cast counting once; behind \u{b1} the standard deviation of the casts'
-means.
+cast. Means over concepts, each cast counting once; behind \u{b1} the standard deviation of the
+casts' means.
 ";
 
 fn spread(of: Option<&Spread>, digits: usize) -> String {
@@ -339,13 +349,16 @@ impl Group {
     }
 }
 
+const OWN_FILE: &str = "own file";
+const FADED: &str = "faded";
+
 /// What one tower tells of a row.
 type Seen = fn(&ConceptRow) -> &Vec<f64>;
 
 impl Bleeding {
     /// None where there is nothing to compare with.
     fn of(
-        what: &'static str,
+        (what, than): (&'static str, &'static str),
         (judge, seen): (&'static str, Seen),
         all: &[ConceptRow],
         predicted: &[Predicted],
@@ -360,13 +373,23 @@ impl Bleeding {
                 };
                 all.iter().filter(is_it).collect()
             };
-            let (before, after) = (of(own, false), of(what, true));
+            let (before, after, class) = (of(own, false), of(what, true), of(CLASS, false));
             // Places are nobody to the tower that tells who is who.
             let at = |row: &&&ConceptRow| seen(row).get(row.at).is_some_and(|v| v.is_finite());
             let who: Vec<usize> = before.iter().filter(at).map(|row| row.at).collect();
             let row = |i: usize| -> Option<Vec<f64>> {
-                let [a, b] = [&before, &after].map(|rows| rows.iter().find(|row| row.at == i));
-                let more = |j: &usize| Some(seen(b?).get(*j)? - seen(a?).get(*j)?);
+                let [own, made, class] =
+                    [&before, &after, &class].map(|rows| rows.iter().find(|row| row.at == i));
+                let at = |row: Option<&&ConceptRow>, j: usize| seen(row?).get(j).copied();
+                let left = match than {
+                    FADED => left([at(made, i)?, at(own, i)?, at(class, i)?]),
+                    _ => 1.0,
+                };
+                let more = |j: &usize| {
+                    let own = at(own, *j)?;
+                    let class = if left < 1.0 { at(class, *j)? } else { own };
+                    Some(at(made, *j)? - (class + left * (own - class)))
+                };
                 who.iter().map(more).collect()
             };
             let Some(measured) = who.iter().map(|i| row(*i)).collect::<Option<Vec<_>>>() else {
@@ -393,6 +416,7 @@ impl Bleeding {
         (!found.is_empty()).then(|| Bleeding {
             what,
             judge,
+            than,
             mean: found.iter().sum::<f64>() / found.len() as f64,
             ordered_pairs: found.len(),
             conflicts: Agreement::of(&conflicts, false),
@@ -400,6 +424,12 @@ impl Bleeding {
             contact: Agreement::of(&contact, true),
         })
     }
+}
+
+/// How much of a concept is left, from 1 of its own file to 0 of its class word.
+fn left([made, own, class]: [f64; 3]) -> f64 {
+    let all = own - class;
+    if all <= 0.0 { 1.0 } else { ((made - class) / all).clamp(0.0, 1.0) }
 }
 
 #[cfg(test)]
@@ -420,7 +450,7 @@ mod tests {
             name: format!("{cast}{at}"),
             class_word: CLASSES[at].into(),
             what,
-            merged: what != "ED-LoRA",
+            merged: what == "exact",
             pictures: 2,
             text: Some(1.0 + at as f64),
             image: looks[at],
@@ -444,6 +474,7 @@ mod tests {
             for at in 0..4 {
                 let mut own = [0.1; 4];
                 own[at] = 0.6;
+                rows.push(row(cast, at, CLASS, [0.1; 4]));
                 rows.push(row(cast, at, "ED-LoRA", own));
                 let mut bled = own;
                 bled[at] = 0.5;
@@ -471,9 +502,16 @@ mod tests {
     }
 
     #[test]
+    fn what_fades_looks_less_like_others() {
+        assert_eq!(left([0.5, 0.6, 0.1]), 0.8);
+        assert_eq!((left([0.7, 0.6, 0.1]), left([0.0, 0.6, 0.1])), (1.0, 0.0));
+        assert_eq!(left([0.3, 0.2, 0.4]), 1.0);
+    }
+
+    #[test]
     fn rows_are_of_groups() {
         let report = report(&["a", "b"]);
-        let [own, exact] = &report.rows[..] else { panic!("two rows") };
+        let [_, own, exact] = &report.rows[..] else { panic!("three rows") };
         assert_eq!((own.concepts, own.casts, own.merged, exact.merged), (8, 2, false, true));
         let of = |row: &Row, name| row.group(name).map(|group| group.concepts);
         assert_eq!(
@@ -492,7 +530,10 @@ mod tests {
     #[test]
     fn bleeding_is_beside_what_was_predicted() {
         let report = report(&["a"]);
-        let [tower, identity] = &report.bleeding[..] else { panic!("two judges") };
+        let [tower, faded, identity, _] = &report.bleeding[..] else { panic!("two judges, twice") };
+        // Nothing that others look like fades with a concept here.
+        assert_eq!((faded.than, faded.judge), (FADED, "tower"));
+        assert!((faded.mean - tower.mean).abs() < 1e-12);
         assert_eq!((tower.judge, tower.ordered_pairs), ("tower", 12));
         assert_eq!((identity.judge, identity.ordered_pairs), ("identity", 6));
         // Of the six pairs 2, 3, 4, 6, 8, 12 hundredths.
