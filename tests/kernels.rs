@@ -163,6 +163,51 @@ fn everything_that_can_be_folded_into_a_linear_layer() {
     }
 }
 
+/// A linear layer that makes the gated unit behind it, where matrices multiply: with what can stand
+/// between, and where sums are shared by workgroups.
+#[test]
+fn gated_units_behind_linear_layers() {
+    for (batch, rows, into, out) in [
+        (1, 1, 4, 24),
+        (1, 5, 8, 40),
+        (2, 13, 36, 72),
+        (1, 70, 24, 136),
+        (1, 150, 64, 264),
+        (1, 33, 516, 136),
+    ] {
+        let mut g = Graph::new();
+        g.hold_halves();
+        let x = g.input("x", [batch, rows, into]);
+        let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
+        let (hidden, up) = (g.input("hidden", [batch, rows, 5]), g.input("up", [out, 5]));
+        let y = g.linear(x, w).unwrap();
+        let plain = g.geglu(y).unwrap();
+        let y = g.linear(x, w).unwrap();
+        let y = g.add(y, bias).unwrap();
+        let biased = g.geglu(y).unwrap();
+        let y = g.linear(x, w).unwrap();
+        let y = g.lora_up(Some(y), hidden, up).unwrap();
+        let y = g.add(y, bias).unwrap();
+        let updated = g.geglu(y).unwrap();
+        // Not to be folded: what comes before the gate is wanted too, and other work.
+        let wanted = g.linear(x, w).unwrap();
+        let gated = g.geglu(wanted).unwrap();
+        let y = g.linear(x, w).unwrap();
+        let y = g.scale(y, 0.5).unwrap();
+        let scaled = g.geglu(y).unwrap();
+        let outputs = [plain, biased, updated, wanted, gated, scaled];
+        compare(&format!("gated {batch}x{rows}x{into}x{out}"), &g, &outputs, 2e-5);
+        if rounds() {
+            let shapes = [("half.w".to_string(), vec![out, into]), ("bias".into(), vec![out])];
+            let source = Arc::new(MadeUp(shapes.into()));
+            let weights = Weights::new(&device(), source, Precision::AsStored);
+            let program = Program::new(&weights, &g, &[biased]).unwrap();
+            let shared = into > 500;
+            assert_eq!(program.commands(), if shared { 2 } else { 1 });
+        }
+    }
+}
+
 #[test]
 fn convolutions() {
     for half in ["half", "full"] {
@@ -178,6 +223,11 @@ fn convolutions() {
             (1, 32, 32, 3, 24, 16, 16),
             (1, 4, 6, 10, 9, 1, 1),
             (2, 67, 65, 16, 128, 3, 1),
+            // Few outputs, and widths that are no multiples of 4, of several workgroups.
+            (1, 13, 40, 36, 3, 3, 1),
+            (2, 11, 30, 48, 4, 3, 1),
+            (1, 10, 9, 5, 70, 3, 1),
+            (1, 6, 7, 520, 8, 3, 1),
         ] {
             let mut g = Graph::new();
             let x = g.input("x", [batch, height, width, into]);

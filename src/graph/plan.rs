@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::memory::{Arena, Request, live_at, pack};
-use super::ops::{Epilogue, Fold};
+use super::ops::{Broadcast, Epilogue, Fold};
 use super::{Element, Graph, Operation, Origin, Shape, Tensor};
 
 /// Constants that the epilogue of one step may multiply by.
@@ -62,6 +62,11 @@ pub trait Target {
 
     /// What followers `operation` can do in the same go.
     fn folds(&self, operation: &dyn Operation) -> Fold;
+
+    /// Whether the kernels of `operation`, of these inputs, can make the gated unit that follows.
+    fn gates(&self, _graph: &Graph, _operation: &dyn Operation, _inputs: &[&Shape]) -> bool {
+        false
+    }
 
     /// f32 elements of scratch that `operation` needs.
     fn scratch(
@@ -335,6 +340,16 @@ fn fold(
                 (Some(entry), _) if ready && same_rows && fits(&step.epilogue, &entry) => {
                     step.epilogue.push(entry)
                 }
+                _ if follower.is_gate()
+                    && same_rows
+                    && takes_gate(&step.epilogue)
+                    && target.gates(graph, &*step.operation, &shapes) =>
+                {
+                    step.epilogue.push(Epilogue::Geglu);
+                    folded[next.index()] = true;
+                    step.output = next;
+                    break;
+                }
                 (_, Some(edges))
                     if folds == Fold::ElementwiseAndPadding
                         && graph.shape(end) == graph.shape(result) =>
@@ -357,6 +372,17 @@ fn fold(
 fn takes_lora(folds: Fold, epilogue: &[Epilogue]) -> bool {
     folds == Fold::LoraAndElementwise
         && epilogue.iter().all(|entry| matches!(entry, Epilogue::Add(..)))
+}
+
+/// Whether a gated unit can go after `epilogue`: both of its halves have that.
+fn takes_gate(epilogue: &[Epilogue]) -> bool {
+    epilogue.iter().all(|entry| {
+        matches!(
+            entry,
+            Epilogue::Add(_, Broadcast::Trailing { rows: 1, .. })
+                | Epilogue::Lora { transposed: false, .. }
+        )
+    })
 }
 
 /// Whether a kernel that does `epilogue` can do `entry` too: it has so many bindings and factors,

@@ -205,7 +205,7 @@ impl Lowering<'_> {
         let mut factors: usize = 0;
         for entry in &self.step.epilogue {
             let entry = match entry {
-                Epilogue::Lora { .. } => continue,
+                Epilogue::Lora { .. } | Epilogue::Geglu => continue,
                 Epilogue::Function(function) => vec![("kind", function.name().to_string())],
                 Epilogue::Scale(factor) => {
                     let name = FACTORS[factors % MOST_FACTORS];

@@ -60,6 +60,7 @@ pub fn run(
     let (mut graph, outputs) = built(part, options, global.matrices != MatrixUse::Off)?;
     if !options.f32 {
         graph.round_activations();
+        graph.hold_halves();
     }
     let traits = traits(global);
     let plan = Plan::new(&graph, &outputs, &traits);

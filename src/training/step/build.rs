@@ -114,6 +114,7 @@ pub(super) fn build(models: &Models, config: &StepConfig, rounds: bool) -> Resul
     let halves = rounds && has_halves(&graph, models, config);
     if halves {
         graph.round_gradients();
+        graph.round_activations();
     }
     let gradients = gradients(&mut graph, &groups, &forward, loss, halves)?;
     let (report, rates) =

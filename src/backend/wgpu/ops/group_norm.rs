@@ -37,9 +37,11 @@ impl Lower for GroupNormStatistics {
             flops: 3 * x.elements() as u64,
         };
         lowering.dispatch(partial, false);
+        // Large maps have many chunks to add up.
+        let lanes = if chunks * channels / self.groups > 1024 { 64 } else { 16 };
         let combine = Work {
             kernel: "group_norm_statistics",
-            params: Params::new(),
+            params: [("lanes", Value::from(lanes))].into(),
             uniforms: vec![
                 ("groups", self.groups.into()),
                 ("rows", rows.into()),
