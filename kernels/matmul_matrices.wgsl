@@ -16,6 +16,10 @@
 // Outputs are values and, from 4 * channels on, gates: what is stored of a value and its gate is
 // value * gelu(gate), both after the epilogue, which reads nothing but vectors of all outputs.
 //% endif
+//% if totals
+// Of what is stored it sums up channels, totals [rows / {{ each_rows * size }}][2][4 * channels]:
+// means, and squared deviations from them. Workgroups have no rows but those that are there.
+//% endif
 //% if parted
 // `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part
 // is a layer of workgroups.
@@ -67,6 +71,9 @@ struct Sizes {
 {{ ep.gelu(V) }}
 //% endif
 {{ wt.functions(blocks) }}
+//% if totals
+@group(0) @binding(9) var<storage, read_write> totals: array<f32>;
+//% endif
 // Rows end in 16 bytes of nothing, so that those of a matrix lie in different banks.
 var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
 //% if backwards
@@ -116,6 +123,11 @@ fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channe
         {{ "(plane * sizes.rows + row0)" if parted else "row0" }} * sizes.channels + channel;
 {{ ep.apply(epilogue, "v0", "row0", "channel", "index") }}
       y[index] = v0;
+//% if totals
+//% for e in range(4)
+      ys[e * 4u + {{ e }}u] = v0.{{ "xyzw"[e] }};
+//% endfor
+//% endif
 //% endif
     }
   }
@@ -325,6 +337,15 @@ fn main(
     }
   }
 //% set tiles = 16 // size
+//% set turns = (parts * 16 + invocations - 1) // invocations
+//% if totals
+//% for t in range(turns)
+//% for j in range(0, each_columns, tiles)
+  var mean{{ t }}_{{ j }} = 0.0;
+  var square{{ t }}_{{ j }} = 0.0;
+//% endfor
+//% endfor
+//% endif
 //% for i in range(0, each_rows, tiles)
 //% for j in range(0, each_columns, tiles)
   workgroupBarrier();
@@ -341,6 +362,46 @@ fn main(
   workgroupBarrier();
   store(lane, {{ "group.z, " if parted }}first + {{ i * size }}u,
     group.x * {{ columns // each_out // (2 if gated else 1) }}u + {{ j * size // each_out }}u);
+//% if totals
+  workgroupBarrier();
+//% for t in range(turns)
+  {
+    // A column of 16 rows, added to those above it by Chan's formula.
+    let at = min(lane + {{ t * invocations }}u, {{ parts * 16 - 1 }}u);
+    let start = at / 16u * 256u + at % 16u;
+    let shift = ys[start];
+    var sum = 0.0;
+    var squares = 0.0;
+    for (var r = 0u; r < 16u; r++) {
+      let d = ys[start + r * 16u] - shift;
+      sum += d;
+      squares = fma(d, d, squares);
+    }
+    let apart = shift + sum / 16.0 - mean{{ t }}_{{ j }};
+    mean{{ t }}_{{ j }} += apart * {{ 16 / (i * size + 16) }};
+    square{{ t }}_{{ j }} += max(squares - sum * sum / 16.0, 0.0)
+      + apart * apart * {{ i * size * 16 / (i * size + 16) }};
+  }
+//% endfor
+//% endif
 //% endfor
 //% endfor
+//% if totals
+//% for t in range(turns)
+  if (lane + {{ t * invocations }}u < {{ parts * 16 }}u) {
+    let at = lane + {{ t * invocations }}u;
+    let of_part = at / 16u;
+    let chunk = first / {{ each_rows * size }}u + of_part / {{ across }}u;
+    let start = group.x * {{ columns }}u + of_part % {{ across }}u * {{ each_columns * size }}u
+      + at % 16u;
+    let to = chunk * 8u * sizes.channels + start;
+//% for j in range(0, each_columns, tiles)
+    if (start + {{ j * size }}u < 4u * sizes.channels) {
+      totals[to + {{ j * size }}u] = mean{{ t }}_{{ j }};
+      totals[to + {{ j * size }}u + 4u * sizes.channels] = square{{ t }}_{{ j }};
+    }
+//% endfor
+  }
+//% endfor
+//% endif
 }

@@ -290,6 +290,55 @@ fn norms() {
     }
 }
 
+/// Products that sum up the channels of what they store, for the norm behind: matrices alone do.
+#[test]
+fn statistics_of_what_products_store() {
+    for (batch, height, width, into, out, kernel) in [
+        (2, 8, 8, 12, 40, 1),
+        (1, 16, 8, 32, 8, 1),
+        (1, 4, 32, 64, 72, 1),
+        (2, 32, 64, 8, 96, 3),
+        // Not to be: entries end within a workgroup, or sums are shared by several.
+        (2, 5, 7, 16, 24, 1),
+        (1, 8, 8, 520, 24, 1),
+    ] {
+        // Sums of a far mean too.
+        for name in ["residual", "far"] {
+            let mut g = Graph::new();
+            g.hold_halves();
+            let x = g.input("x", [batch, height, width, into]);
+            let p = g.pad2d(x, [kernel / 2; 4]).unwrap();
+            let w = g.parameter("half.w", [out, into, kernel, kernel]);
+            let bias = g.parameter("bias", [out]);
+            let residual = g.input(name, [batch, height, width, out]);
+            let y = g.conv2d(p, w, 1).unwrap();
+            let y = g.add(y, bias).unwrap();
+            let y = g.add(y, residual).unwrap();
+            let s = g.group_norm_statistics(y, 4, 1e-5).unwrap();
+            let (weight, offset) = (g.parameter("weight", [out]), g.parameter("offset", [out]));
+            let z = g.group_norm(y, s, weight, offset).unwrap();
+            let what = format!("{name} {batch}x{height}x{width}x{into} -> {out}, {kernel}");
+            compare(&what, &g, &[y, s, z], if name == "far" { 2e-4 } else { 2e-5 });
+            if rounds() {
+                let shapes = [
+                    ("half.w".to_string(), vec![out, into, kernel, kernel]),
+                    ("bias".into(), vec![out]),
+                    ("weight".into(), vec![out]),
+                    ("offset".into(), vec![out]),
+                ];
+                let source = Arc::new(MadeUp(shapes.into()));
+                let weights = Weights::new(&device(), source, Precision::AsStored);
+                let program = Program::new(&weights, &g, &[z]).unwrap();
+                let summed = width % 8 == 0 && into < 500;
+                // Padding, product, sums of its parts, statistics in one or two, norm in two.
+                let parts = usize::from(into > 500);
+                let expected = 1 + 1 + parts + if summed { 1 } else { 2 } + 2;
+                assert_eq!(program.commands(), expected, "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn attention_of_all_head_widths() {
     for (batch, share, tokens, keys, heads, d) in [

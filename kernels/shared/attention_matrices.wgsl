@@ -11,8 +11,8 @@
 //#                 from j on to `ss`, by the subgroups' rows
 //#   exponentials(..)  statements: of the scores in `ss` by the references that a lane knows, to
 //#                 `hs` from `p_start` on, their sums `fresh`, and the greatest exponent; `seen` is
-//#                 what becomes of the score s of the token ROW and the key KEY, told by their masks
-//#                 SEEN and SIGHT
+//#                 what becomes of the score s of the token ROW and the key KEY, told by their
+//#                 masks SEEN and SIGHT
 //#   raise(..)     statements: new references where a score exceeds the one before by more than
 //#                 `most`, `headroom` below the greatest; what its token's sums fade by
 //% macro functions()

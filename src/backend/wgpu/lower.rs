@@ -7,9 +7,9 @@ use super::buffer::Slice;
 use super::contract::check_step;
 use super::kernel::Scalar;
 use super::layout::{Held, Layout};
-use super::matrices::Blocks;
 pub use super::lowering::BufferView;
 use super::lowering::Lowering;
+use super::matrices::Blocks;
 use super::ops::{layout_of, lowering_of, may_be_halved};
 use super::record::Command;
 use super::traits::{Schedule, Traits};
@@ -25,6 +25,17 @@ impl Target for Traits {
 
     fn folds(&self, operation: &dyn Operation) -> Fold {
         lowering_of(operation).map_or(Fold::Nothing, |lower| lower.folds())
+    }
+
+    fn totals(
+        &self,
+        graph: &Graph,
+        operation: &dyn Operation,
+        inputs: &[&Shape],
+        output: &Shape,
+    ) -> Option<usize> {
+        let suits = graph.holds_halves() && !graph.is_precise();
+        lowering_of(operation)?.totals(inputs, output, self).filter(|_| suits)
     }
 
     fn gates(&self, graph: &Graph, operation: &dyn Operation, inputs: &[&Shape]) -> bool {
@@ -180,6 +191,15 @@ pub(super) fn commands_of_steps(
             }
             _ => None,
         };
+        let maker = step.totals_of.unwrap_or(number);
+        let totals = match (plan.totals_place(maker), plan.steps[maker].totals) {
+            (Some(Place::Arena { arena, offset }), Some(chunks)) => {
+                let shape = graph.shape(plan.steps[maker].result);
+                let bytes = (shape[0] * chunks * 2 * shape.channels() * 4) as u64;
+                Some((arena_slice(arena, offset, bytes, storage)?.slice, chunks))
+            }
+            _ => None,
+        };
         let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
         let in_place = matches!(plan.place(step.output), Some(Place::InPlace(_)));
         let mut lowering = Lowering {
@@ -188,6 +208,7 @@ pub(super) fn commands_of_steps(
             traits: *traits,
             locate: &locate,
             scratch,
+            totals,
             in_place,
             rounds,
             commands: &mut commands,

@@ -115,6 +115,11 @@ impl Blocks {
         self.groups[1] * self.each[1] * self.size
     }
 
+    /// Rows that a subgroup makes: what it sums up of channels is of so many.
+    pub(super) fn chunk(self) -> usize {
+        self.each[0] * self.size
+    }
+
     /// Workgroups of so many rows and outputs.
     fn workgroups(self, rows: usize, outputs: usize) -> usize {
         rows.div_ceil(self.rows()) * outputs.div_ceil(self.outputs())
@@ -221,7 +226,8 @@ impl Matrices {
         let wanted =
             (sizes.enough / workgroups.max(1)).min(all / sizes.least_steps).min(sizes.most_parts);
         let steps = all.div_ceil(wanted.max(1));
-        (Some(blocks) != self.large() && wanted > 1).then(|| Parts { count: all.div_ceil(steps), steps })
+        (Some(blocks) != self.large() && wanted > 1)
+            .then(|| Parts { count: all.div_ceil(steps), steps })
     }
 
     /// Parameters of the kernel for products of `into` inputs; those of its epilogue are yet to be
@@ -239,6 +245,7 @@ impl Matrices {
             ("parted", Value::from(false)),
             ("backwards", Value::from(false)),
             ("gated", Value::from(false)),
+            ("totals", Value::from(false)),
             ("odd_inputs", Value::from(!into.is_multiple_of(4))),
             ("odd_outputs", Value::from(false)),
             ("ragged", Value::from(!into.is_multiple_of(blocks.depth))),

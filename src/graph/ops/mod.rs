@@ -198,6 +198,12 @@ pub trait Operation: Any + Debug + Send + Sync {
         false
     }
 
+    /// Whether this reads of input 0 nothing but the means and squared deviations of channels, which
+    /// the operation before it may sum up while it stores ([`Target::totals`](super::Target)).
+    fn reads_totals(&self) -> bool {
+        false
+    }
+
     /// Each pixel of the output is made of a window of input 0 that moves with it a pixel at a
     /// time: a part of that feature map makes a part of the output.
     fn can_crop(&self) -> bool {

@@ -125,6 +125,25 @@ pub(super) fn scratch(traits: &Traits, [rows, taps, into, out]: [usize; 4]) -> O
     Some(parts.count * rows * out)
 }
 
+/// Chunks of a batch entry's rows in which a matmul by matrices sums up what it stores: the rows of
+/// a subgroup, where workgroups end with entries and share no sums.
+pub(super) fn totals(
+    traits: &Traits,
+    [rows, taps, into, out]: [usize; 4],
+    entries: usize,
+) -> Option<usize> {
+    let Schedule::Matrices(matrices) = traits.schedule else { return None };
+    let sizes = &traits.tuned.matmul_matrices;
+    let blocks = matrices.blocks(sizes, rows, out);
+    let of_entry = rows / entries.max(1);
+    let suits = into.is_multiple_of(4)
+        && out.is_multiple_of(4)
+        && rows > 0
+        && of_entry.is_multiple_of(blocks.rows())
+        && matrices.parts(sizes, rows, out, taps, into).is_none();
+    suits.then(|| of_entry / blocks.chunk())
+}
+
 /// Dispatches the kernel `matmul_matrices`, which reads weights as they are uploaded for all
 /// kernels; in parts, where one workgroup for each sum would make too few.
 fn lower_matrices(
@@ -158,6 +177,10 @@ fn lower_matrices(
             work.params.insert("gated", Value::from(true));
             work.uniforms.retain(|(name, _)| *name != "channels");
             work.uniforms.push(("channels", (stored / 4).into()));
+        }
+        if let Some((totals, _)) = lowering.totals() {
+            work.params.insert("totals", Value::from(true));
+            work.bindings.push(("totals", totals));
         }
         return lower_rows(lowering, work, geometry, columns, blocks.rows());
     };

@@ -105,9 +105,8 @@ mod tests {
 
     #[test]
     fn copies_take_what_lies_between_their_neighbours() {
-        let of = |commands: &[bool], ticks: &[u64]| {
-            shared_out(commands.iter().copied(), ticks, 0.5)
-        };
+        let of =
+            |commands: &[bool], ticks: &[u64]| shared_out(commands.iter().copied(), ticks, 0.5);
         assert_eq!(of(&[true, true], &[10, 14, 20, 21]), [2.0, 0.5]);
         assert_eq!(of(&[true, false, false, true], &[10, 14, 20, 22]), [2.0, 3.0, 0.0, 1.0]);
         assert_eq!(of(&[false, true, false], &[10, 14]), [0.0, 2.0, 0.0]);
