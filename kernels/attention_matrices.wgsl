@@ -25,6 +25,7 @@
 // exponentials, which go back as matrices.
 enable f16;
 enable wgpu_cooperative_matrix;
+//% import "shared/attention_matrices" as am
 //% set matrix = "coop_mat" ~ size ~ "x" ~ size
 //% set invocations = parts * lanes
 //% set rows = parts * each * size
@@ -97,43 +98,6 @@ fn hold_pair(key: u32, quad: u32, of_key: vec4<f32>, of_value: vec4<f32>) {
   hold({{ v_start }}u + key * {{ stride }}u + quad * 4u, of_value, 1u);
 }
 
-//# Moves the sums of columns j .. j + count to `ss`.
-//% macro put(j, count)
-  workgroupBarrier();
-  {{ held }}
-//% for i in range(each)
-//% for u in range(count)
-    // naga wants everything that is stored, and where, computed by a statement of its own.
-    let to{{ i }}_{{ u }} = &ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + {{ u * size }}u];
-    let sum{{ i }}_{{ u }} = c{{ i }}_{{ j + u }};
-    coopStoreT(sum{{ i }}_{{ u }}, to{{ i }}_{{ u }}, {{ s_stride }}u);
-//% endfor
-//% endfor
-  }
-  workgroupBarrier();
-//% endmacro
-//# Exponentials of the scores and their sums, by the references that a lane knows; the greatest
-//# exponent.
-//% macro exponentials()
-//% for p in range(passes)
-    fresh{{ p }} = 0.0;
-//% for e in range(keys // 8)
-    {
-      var s = fma(
-        ss[here + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u], sizes.scale,
-        -reference{{ p }});
-//% set of_row = seen | replace("ROW", "row" ~ p) | replace("SEEN", "seen" ~ p)
-//% set of_key = of_row | replace("KEY", "tile + eighth + " ~ 8 * e ~ "u")
-      s = {{ of_key | replace("SIGHT", "mask" ~ e) }};
-      greatest = max(greatest, s);
-      // No further, too, where scores are so huge that a reference is not exact.
-      let h = f16(exp2(min(s, {{ most }}.0)));
-      fresh{{ p }} += f32(h);
-      hs[{{ p_start }}u + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u] = h;
-    }
-//% endfor
-//% endfor
-//% endmacro
 //# Zeros behind `count` rows of elements.
 //% macro fill(start, count)
   for (var e = lane; e < {{ count * (padded - d) }}u; e += {{ invocations }}u) {
@@ -187,12 +151,7 @@ fn main(
   for (var e = lane; e < {{ size * size }}u; e += {{ invocations }}u) { ss[e] = 0.0; }
   workgroupBarrier();
   let part_row = subgroup{{ " % " ~ parts ~ "u" if varying }} * {{ each * size }}u;
-//% for i in range(each)
-//% for e in range(columns)
-  let q{{ i }}_{{ e }} = coopLoadT<{{ matrix }}<f16, A>>(
-    &hs[(part_row + {{ i * size }}u) * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
-//% endfor
-//% endfor
+{{ am.take("q", matrix, size, each, columns, stride) }}
   let zero = coopLoadT<{{ matrix }}<f32, C>>(&ss[0], {{ size }}u);
 //% for i in range(each)
 //% for j in range(columns)
@@ -324,36 +283,14 @@ fn main(
     let mask{{ e }} = mask[min(tile + eighth + {{ 8 * e }}u, sizes.keys - 1u)];
 //% endfor
 //% endif
-{{ exponentials() }}
+{{ am.exponentials(passes, keys, s_stride, p_start, most, seen) }}
     if (greatest > {{ most }}.0) { exceeded = 1u; }
     if (workgroupUniformLoad(&exceeded) != 0u) {
-      for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) {
-        let before = references[row];
-        var peak = nothing;
-        var over = nothing;
-        for (var key = 0u; key < {{ keys }}u; key++) {
-          var s = ss[row * {{ s_stride }}u + key] * sizes.scale;
-//% set of_row = seen | replace("ROW", "row")
-//% set of_row = of_row | replace("SEEN", "mask[min(first + row, sizes.tokens - 1u)]")
-//% set of_key = of_row | replace("KEY", "tile + key")
-//% set of_key = of_key | replace("SIGHT", "mask[min(tile + key, sizes.keys - 1u)]")
-          peak = max(peak, {{ of_key }});
-          s = fma(ss[row * {{ s_stride }}u + key], sizes.scale, -before);
-          over = max(over, {{ of_key }});
-        }
-        let now = select(before, peak - {{ headroom }}.0, over > {{ most }}.0);
-        references[row] = now;
-        fades[row] = exp2(before - now);
-      }
-      workgroupBarrier();
-//% for p in range(passes)
-      reference{{ p }} = references[row{{ p }}];
-      total{{ p }} *= fades[row{{ p }}];
-//% endfor
-{{ exponentials() }}
+{{ am.raise(rows, keys, invocations, passes, s_stride, most, headroom, seen) }}
+{{ am.exponentials(passes, keys, s_stride, p_start, most, seen) }}
 //% for j in range(0, columns, at_once)
 //% set count = [at_once, columns - j] | min
-{{ put(j, count) }}
+{{ am.put("c", j, count, size, each, s_stride, held) }}
       for (var e = lane; e < {{ rows * count * size }}u; e += {{ invocations }}u) {
         ss[e / {{ count * size }}u * {{ s_stride }}u + e % {{ count * size }}u] *=
           fades[e / {{ count * size }}u];
@@ -395,7 +332,7 @@ fn main(
   }
 //% for j in range(0, columns, at_once)
 //% set count = [at_once, columns - j] | min
-{{ put(j, count) }}
+{{ am.put("c", j, count, size, each, s_stride, held) }}
   for (var e = lane; e < {{ rows * count * size // 4 }}u; e += {{ invocations }}u) {
     let row = e / {{ count * size // 4 }}u;
     let quad = e % {{ count * size // 4 }}u;

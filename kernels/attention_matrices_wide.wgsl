@@ -15,6 +15,7 @@
 // Exponents are relative to references of tokens, as in attention_matrices.wgsl.
 enable f16;
 enable wgpu_cooperative_matrix;
+//% import "shared/attention_matrices" as am
 //% set matrix = "coop_mat" ~ size ~ "x" ~ size
 //% set invocations = parts * lanes
 //% set rows = each * size
@@ -49,13 +50,7 @@ var<workgroup> fades: array<f32, {{ rows }}>;
 var<workgroup> exceeded: u32; // whether a score of these keys exceeds its reference by too much
 const nothing = -1e30;
 
-fn hold(at: u32, values: vec4<f32>) {
-  let h = vec4<f16>(clamp(values, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
-//% for e in range(4)
-  hs[at + {{ e }}u] = h.{{ "xyzw"[e] }};
-//% endfor
-}
-
+{{ am.functions() }}
 //# Moves every subgroup's sums of its column j to `ss`, side by side.
 //% macro put(j)
   workgroupBarrier();
@@ -68,24 +63,6 @@ fn hold(at: u32, values: vec4<f32>) {
 //% endfor
   }
   workgroupBarrier();
-//% endmacro
-//% macro exponentials()
-//% for p in range(passes)
-    fresh{{ p }} = 0.0;
-//% for e in range(keys // 8)
-    {
-      var s = fma(
-        ss[here + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u], sizes.scale,
-        -reference{{ p }});
-      s = {{ seen | replace("KEY", "tile + eighth + " ~ 8 * e ~ "u") }};
-      greatest = max(greatest, s);
-      // No further, too, where scores are so huge that a reference is not exact.
-      let h = f16(exp2(min(s, {{ most }}.0)));
-      fresh{{ p }} += f32(h);
-      hs[{{ p_start }}u + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u] = h;
-    }
-//% endfor
-//% endfor
 //% endmacro
 @compute @workgroup_size({{ invocations }})
 fn main(
@@ -163,29 +140,11 @@ fn main(
     var fresh{{ p }} = 0.0;
 //% endfor
     var greatest = nothing;
-{{ exponentials() }}
+{{ am.exponentials(passes, keys, s_stride, p_start, most, seen) }}
     if (greatest > {{ most }}.0) { exceeded = 1u; }
     if (workgroupUniformLoad(&exceeded) != 0u) {
-      for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) {
-        let before = references[row];
-        var peak = nothing;
-        var over = nothing;
-        for (var key = 0u; key < {{ keys }}u; key++) {
-          var s = ss[row * {{ s_stride }}u + key] * sizes.scale;
-          peak = max(peak, {{ seen | replace("KEY", "tile + key") }});
-          s = fma(ss[row * {{ s_stride }}u + key], sizes.scale, -before);
-          over = max(over, {{ seen | replace("KEY", "tile + key") }});
-        }
-        let now = select(before, peak - {{ headroom }}.0, over > {{ most }}.0);
-        references[row] = now;
-        fades[row] = exp2(before - now);
-      }
-      workgroupBarrier();
-//% for p in range(passes)
-      reference{{ p }} = references[row{{ p }}];
-      total{{ p }} *= fades[row{{ p }}];
-//% endfor
-{{ exponentials() }}
+{{ am.raise(rows, keys, invocations, passes, s_stride, most, headroom, seen) }}
+{{ am.exponentials(passes, keys, s_stride, p_start, most, seen) }}
 //% for j in range(columns)
 {{ put(j) }}
       for (var e = lane; e < {{ rows * keys }}u; e += {{ invocations }}u) {

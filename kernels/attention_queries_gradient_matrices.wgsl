@@ -60,12 +60,7 @@ fn main(
 {{ am.stage(tensor, 0, rows, d, padded, stride, invocations,
   "group.z * sizes.tokens + min(first + line, sizes.tokens - 1u)") }}
   workgroupBarrier();
-//% for i in range(each)
-//% for e in range(columns)
-  let {{ name }}{{ i }}_{{ e }} = coopLoadT<{{ matrix }}<f16, A>>(
-    &hs[(part_row + {{ i * size }}u) * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
-//% endfor
-//% endfor
+{{ am.take(name, matrix, size, each, columns, stride) }}
 //% endfor
   let zero = coopLoadT<{{ matrix }}<f32, C>>(&ss[0], {{ size }}u);
 //% for i in range(each)
@@ -96,25 +91,7 @@ fn main(
     workgroupBarrier();
     for (var j = 0u; j < {{ keys }}u; j += {{ size }}u) {
 //% for name, with, start, to in [("s", "q", 0, 0), ("g", "d", v_start, scores)]
-//% for i in range(each)
-      var {{ name }}{{ i }} = zero;
-//% endfor
-//% for e in range(columns)
-      let {{ name }}b{{ e }} = coopLoad<{{ matrix }}<f16, B>>(
-        &hs[here + {{ start + e * size }}u + j * {{ stride }}u], {{ stride }}u);
-//% for i in range(each)
-      {{ name }}{{ i }} =
-        coopMultiplyAdd({{ with }}{{ i }}_{{ e }}, {{ name }}b{{ e }}, {{ name }}{{ i }});
-//% endfor
-//% endfor
-      {{ held }}
-//% for i in range(each)
-        // naga wants everything that is stored, and where, computed by a statement of its own.
-        let to{{ i }} = &ss[{{ to }}u + (part_row + {{ i * size }}u) * {{ s_stride }}u + j];
-        let sum{{ i }} = {{ name }}{{ i }};
-        coopStoreT(sum{{ i }}, to{{ i }}, {{ s_stride }}u);
-//% endfor
-      }
+{{ am.scores(name, with, matrix, size, each, columns, start, to, stride, s_stride, held) }}
 //% endfor
     }
     workgroupBarrier();
@@ -148,17 +125,7 @@ fn main(
   }
 //% for j in range(0, columns, at_once)
 //% set count = [at_once, columns - j] | min
-  workgroupBarrier();
-  {{ held }}
-//% for i in range(each)
-//% for u in range(count)
-    let to{{ i }}_{{ u }} = &ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + {{ u * size }}u];
-    let sum{{ i }}_{{ u }} = c{{ i }}_{{ j + u }};
-    coopStoreT(sum{{ i }}_{{ u }}, to{{ i }}_{{ u }}, {{ s_stride }}u);
-//% endfor
-//% endfor
-  }
-  workgroupBarrier();
+{{ am.put("c", j, count, size, each, s_stride, held) }}
   for (var e = lane; e < {{ rows * count * size // 4 }}u; e += {{ invocations }}u) {
     let row = e / {{ count * size // 4 }}u;
     let quad = e % {{ count * size // 4 }}u;

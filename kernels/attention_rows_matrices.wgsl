@@ -50,12 +50,7 @@ fn main(
   for (var e = lane; e < {{ size * size }}u; e += {{ invocations }}u) { ss[e] = 0.0; }
   workgroupBarrier();
   let zero = coopLoadT<{{ matrix }}<f32, C>>(&ss[0], {{ size }}u);
-//% for i in range(each)
-//% for e in range(columns)
-  let q{{ i }}_{{ e }} = coopLoadT<{{ matrix }}<f16, A>>(
-    &hs[(part_row + {{ i * size }}u) * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
-//% endfor
-//% endfor
+{{ am.take("q", matrix, size, each, columns, stride) }}
   // A lane takes every eighth key, for {{ passes }} rows, with a peak and a total of its own.
   let slot = lane / 8u;
   let eighth = lane % 8u;
@@ -77,24 +72,7 @@ fn main(
   "shared_entry + min(tile + line, sizes.keys - 1u)") }}
     workgroupBarrier();
     for (var j = 0u; j < {{ keys }}u; j += {{ size }}u) {
-//% for i in range(each)
-      var s{{ i }} = zero;
-//% endfor
-//% for e in range(columns)
-      let k{{ e }} = coopLoad<{{ matrix }}<f16, B>>(
-        &hs[here + j * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
-//% for i in range(each)
-      s{{ i }} = coopMultiplyAdd(q{{ i }}_{{ e }}, k{{ e }}, s{{ i }});
-//% endfor
-//% endfor
-      {{ held }}
-//% for i in range(each)
-        // naga wants everything that is stored, and where, computed by a statement of its own.
-        let to{{ i }} = &ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + j];
-        let sum{{ i }} = s{{ i }};
-        coopStoreT(sum{{ i }}, to{{ i }}, {{ s_stride }}u);
-//% endfor
-      }
+{{ am.scores("s", "q", matrix, size, each, columns, 0, 0, stride, s_stride, held) }}
     }
     workgroupBarrier();
 //% for p in range(passes)

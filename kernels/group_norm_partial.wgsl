@@ -3,7 +3,7 @@
 // squares.
 // Deviations are taken from the chunk's first row, so that a large mean costs no digits.
 //% tune shortest_chunk in [64, 32, 128]
-//% tune most_chunks in [64, 16, 128]
+//% tune most_chunks in [512, 64, 128]
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes { batch: u32, rows: u32, channels: u32, chunks: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;

@@ -7,10 +7,18 @@
 // A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }}
 // outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x
 // {{ each_columns }} matrices each, from {{ depth }} inputs at a time; the next ones are loaded
-// meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
+// meanwhile. `channels` counts vectors{{ " of one" if odd_outputs }}.
 //% if backwards
 // w is read backwards: w[k, n] instead of w[n, k], in panels [into / 64][taps][outputs][64], taps
 // from the last to the first. It lies [output][input] in workgroup memory, too.
+//% endif
+//% if gated
+// Outputs are values and, from 4 * channels on, gates: what is stored of a value and its gate is
+// value * gelu(gate), both after the epilogue, which reads nothing but vectors of all outputs.
+//% endif
+//% if totals
+// Of what is stored it sums up channels, totals [rows / {{ each_rows * size }}][2][4 * channels]:
+// means, and squared deviations from them. Workgroups have no rows but those that are there.
 //% endif
 //% if parted
 // `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part
@@ -38,6 +46,9 @@ enable wgpu_cooperative_matrix;
 //% set x_stride = depth + 8
 //% set w_stride = depth + 8 if backwards else columns + 8
 //% set matrix = "coop_mat" ~ size ~ "x" ~ size
+//% set V = "f32" if odd_outputs else "vec4<f32>"
+//% set each_out = 1 if odd_outputs else 4
+//% set each_in = 1 if odd_inputs else 4
 struct Sizes {
   into: u32,
   rows: u32,
@@ -50,13 +61,19 @@ struct Sizes {
 {{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<{{ "f32" if odd_inputs else "vec4<f32>" }}>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "u32" if blocks else "vec4<f16>" }}>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<{{ V }}>;
 {{ lr.bindings(lora, 4) }}
-{{ ep.bindings(epilogue, 6 if lora else 4, "vec4<f32>") }}
-{{ ep.functions(epilogue, "vec4<f32>") }}
+{{ ep.bindings(epilogue, 6 if lora else 4, V) }}
+{{ ep.functions(epilogue, V) }}
+//% if gated
+{{ ep.gelu(V) }}
+//% endif
 {{ wt.functions(blocks) }}
+//% if totals
+@group(0) @binding(9) var<storage, read_write> totals: array<f32>;
+//% endif
 // Rows end in 16 bytes of nothing, so that those of a matrix lie in different banks.
 var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
 //% if backwards
@@ -68,18 +85,50 @@ var<workgroup> ys: array<f32, {{ parts * 256 }}>; // [part][16 rows][16 outputs]
 
 // Stores the 16 x 16 sums of each part that stand in `ys`; `row` and `channel` are those of the
 // first part's corner.
+//% set of_row = 16 // each_out
 fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channel: u32) {
-  for (var e = lane; e < {{ parts * 64 }}u; e += {{ invocations }}u) {
-    let part = e / 64u;
-    let row0 = corner_row + part / {{ across }}u * {{ each_rows * size }}u + e % 64u / 4u;
-    let channel = corner_channel + part % {{ across }}u * {{ each_columns * size // 4 }}u + e % 4u;
+//% set of_all = parts * 16 * of_row // (2 if gated else 1)
+  for (var e = lane; e < {{ of_all }}u; e += {{ invocations }}u) {
+    let part = e / {{ 16 * of_row }}u;
+    let place = e % {{ 16 * of_row }}u;
+//% if gated
+    let row0 = corner_row + part * {{ each_rows * size }}u + place / {{ of_row }}u;
+    let channel = corner_channel + place % {{ of_row }}u;
+//% else
+    let row0 = corner_row + part / {{ across }}u * {{ each_rows * size }}u + place / {{ of_row }}u;
+    let channel =
+      corner_channel + part % {{ across }}u * {{ each_columns * size // each_out }}u
+      + place % {{ of_row }}u;
+//% endif
     if (row0 < sizes.rows && channel < sizes.channels) {
+//% if gated
+      let at = part * 512u + place * 4u;
+      let gate_at = at + 256u;
+      let gate = channel + sizes.channels;
+      var v0 = vec4<f32>(ys[at], ys[at + 1u], ys[at + 2u], ys[at + 3u]);
+      var g0 = vec4<f32>(ys[gate_at], ys[gate_at + 1u], ys[gate_at + 2u], ys[gate_at + 3u]);
+{{ lr.accumulate(lora, 4, 1, "channel", "v", "row") }}
+{{ lr.accumulate(lora, 4, 1, "gate", "g", "row") }}
+{{ ep.apply(epilogue, "v0", "row0", "channel", "0u") }}
+{{ ep.apply(epilogue, "g0", "row0", "gate", "0u") }}
+      y[row0 * sizes.channels + channel] = v0 * gelu(g0);
+//% else
+//% if odd_outputs
+      var v0 = ys[e];
+//% else
       var v0 = vec4<f32>(ys[e * 4u], ys[e * 4u + 1u], ys[e * 4u + 2u], ys[e * 4u + 3u]);
 {{ lr.accumulate(lora, 4, 1, "channel", "v", "row") }}
+//% endif
       let index =
         {{ "(plane * sizes.rows + row0)" if parted else "row0" }} * sizes.channels + channel;
 {{ ep.apply(epilogue, "v0", "row0", "channel", "index") }}
       y[index] = v0;
+//% if totals
+//% for e in range(4)
+      ys[e * 4u + {{ e }}u] = v0.{{ "xyzw"[e] }};
+//% endfor
+//% endif
+//% endif
     }
   }
 }
@@ -91,15 +140,15 @@ fn main(
   @builtin(subgroup_id) subgroup: u32,
 ) {
   let first = {{ "group.y" if parted else "(group.y + group.z * 32768u)" }} * {{ rows }}u;
-  let into = sizes.into / 4u;
+  let into = sizes.into{{ " / 4u" if not odd_inputs }};
   let quad = lane % {{ quads }}u;
 //% for i in range(x_loads)
   let loaded{{ i }} =
     min(first + lane / {{ quads }}u + {{ i * invocations // quads }}u, sizes.rows - 1u);
 //% if window
-  let start{{ i }} = {{ wd.start("loaded" ~ i) }} * into + quad;
+  let start{{ i }} = {{ wd.start("loaded" ~ i) }} * into + quad{{ " * 4u" if odd_inputs }};
 //% else
-  let start{{ i }} = loaded{{ i }} * into + quad;
+  let start{{ i }} = loaded{{ i }} * into + quad{{ " * 4u" if odd_inputs }};
 //% endif
   var a{{ i }} = vec4<f32>();
 //% endfor
@@ -117,8 +166,18 @@ fn main(
 //% endfor
 //% else
   // A panel that is not there is read as the last one; what comes of it is not stored.
+//% if gated
+  // Of the subgroups side by side one has values, the other their gates.
+  let side = lane % {{ column_quads }}u;
+  let column = group.x * {{ column_quads // 2 }}u + side
+    + select(0u, sizes.channels - {{ column_quads // 2 }}u, side >= {{ column_quads // 2 }}u);
+  let panel = min(column / 16u, (2u * sizes.channels + 15u) / 16u - 1u);
+//% else
   let column = group.x * {{ column_quads }}u + lane % {{ column_quads }}u;
-  let panel = min(column / 16u, (sizes.channels + 15u) / 16u - 1u);
+//% set of_panel = 64 // each_out
+  let panel =
+    min(column / 16u, (sizes.channels + {{ of_panel - 1 }}u) / {{ of_panel }}u - 1u);
+//% endif
 //% if blocks
   let panel_start = panel * (sizes.into / 32u) * {{ words }}u;
   var f = vec2<u32>();
@@ -130,7 +189,8 @@ fn main(
   var b{{ i }} = {{ "0u" if blocks else "vec4<f16>()" }};
 //% endfor
 //% endif
-  let chunks = (into + {{ quads - 1 }}u) / {{ quads }}u;
+//% set of_chunk = quads * 4 // each_in
+  let chunks = (into + {{ of_chunk - 1 }}u) / {{ of_chunk }}u;
 //% if parted
   let begin = group.z * sizes.steps;
   let steps = min(begin + sizes.steps, taps * chunks);
@@ -145,7 +205,8 @@ fn main(
       let tap = {{ step }} / chunks;
       let k = {{ step }} % chunks * {{ quads }}u;
       let shift =
-        (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into + k;
+        (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into
+        + k{{ " * 4u" if odd_inputs }};
 //% if backwards
       let input = (k + quad) * 4u;
       let weights = (input / 64u * taps + taps - 1u - tap) * sizes.channels * 4u;
@@ -154,7 +215,7 @@ fn main(
 //% endif
 //% else
       let k = {{ step }} * {{ quads }}u;
-      let shift = k;
+      let shift = k{{ " * 4u" if odd_inputs }};
 //% if backwards
       let input = (k + quad) * 4u;
       let weights = input / 64u * sizes.channels * 4u;
@@ -162,11 +223,20 @@ fn main(
       let weights = panel_start + k * 64u;
 //% endif
 //% endif
-//% if ragged
+//% if odd_inputs
+      let given = (k + quad) * 4u;
+//% elif ragged
       let inside = k + quad < into;
 //% endif
 //% for i in range(x_loads)
-//% if ragged
+//% if odd_inputs
+      a{{ i }} = vec4<f32>();
+//% for e in range(4)
+      if (given + {{ e }}u < into) {
+        a{{ i }}.{{ "xyzw"[e] }} = x[start{{ i }} + shift + {{ e }}u];
+      }
+//% endfor
+//% elif ragged
       if (inside) { a{{ i }} = x[start{{ i }} + shift]; } else { a{{ i }} = vec4<f32>(); }
 //% else
       a{{ i }} = x[start{{ i }} + shift];
@@ -267,6 +337,15 @@ fn main(
     }
   }
 //% set tiles = 16 // size
+//% set turns = (parts * 16 + invocations - 1) // invocations
+//% if totals
+//% for t in range(turns)
+//% for j in range(0, each_columns, tiles)
+  var mean{{ t }}_{{ j }} = 0.0;
+  var square{{ t }}_{{ j }} = 0.0;
+//% endfor
+//% endfor
+//% endif
 //% for i in range(0, each_rows, tiles)
 //% for j in range(0, each_columns, tiles)
   workgroupBarrier();
@@ -282,7 +361,47 @@ fn main(
   }
   workgroupBarrier();
   store(lane, {{ "group.z, " if parted }}first + {{ i * size }}u,
-    group.x * {{ column_quads }}u + {{ j * size // 4 }}u);
+    group.x * {{ columns // each_out // (2 if gated else 1) }}u + {{ j * size // each_out }}u);
+//% if totals
+  workgroupBarrier();
+//% for t in range(turns)
+  {
+    // A column of 16 rows, added to those above it by Chan's formula.
+    let at = min(lane + {{ t * invocations }}u, {{ parts * 16 - 1 }}u);
+    let start = at / 16u * 256u + at % 16u;
+    let shift = ys[start];
+    var sum = 0.0;
+    var squares = 0.0;
+    for (var r = 0u; r < 16u; r++) {
+      let d = ys[start + r * 16u] - shift;
+      sum += d;
+      squares = fma(d, d, squares);
+    }
+    let apart = shift + sum / 16.0 - mean{{ t }}_{{ j }};
+    mean{{ t }}_{{ j }} += apart * {{ 16 / (i * size + 16) }};
+    square{{ t }}_{{ j }} += max(squares - sum * sum / 16.0, 0.0)
+      + apart * apart * {{ i * size * 16 / (i * size + 16) }};
+  }
+//% endfor
+//% endif
 //% endfor
 //% endfor
+//% if totals
+//% for t in range(turns)
+  if (lane + {{ t * invocations }}u < {{ parts * 16 }}u) {
+    let at = lane + {{ t * invocations }}u;
+    let of_part = at / 16u;
+    let chunk = first / {{ each_rows * size }}u + of_part / {{ across }}u;
+    let start = group.x * {{ columns }}u + of_part % {{ across }}u * {{ each_columns * size }}u
+      + at % 16u;
+    let to = chunk * 8u * sizes.channels + start;
+//% for j in range(0, each_columns, tiles)
+    if (start + {{ j * size }}u < 4u * sizes.channels) {
+      totals[to + {{ j * size }}u] = mean{{ t }}_{{ j }};
+      totals[to + {{ j * size }}u + 4u * sizes.channels] = square{{ t }}_{{ j }};
+    }
+//% endfor
+  }
+//% endfor
+//% endif
 }

@@ -163,6 +163,51 @@ fn everything_that_can_be_folded_into_a_linear_layer() {
     }
 }
 
+/// A linear layer that makes the gated unit behind it, where matrices multiply: with what can stand
+/// between, and where sums are shared by workgroups.
+#[test]
+fn gated_units_behind_linear_layers() {
+    for (batch, rows, into, out) in [
+        (1, 1, 4, 24),
+        (1, 5, 8, 40),
+        (2, 13, 36, 72),
+        (1, 70, 24, 136),
+        (1, 150, 64, 264),
+        (1, 33, 516, 136),
+    ] {
+        let mut g = Graph::new();
+        g.hold_halves();
+        let x = g.input("x", [batch, rows, into]);
+        let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
+        let (hidden, up) = (g.input("hidden", [batch, rows, 5]), g.input("up", [out, 5]));
+        let y = g.linear(x, w).unwrap();
+        let plain = g.geglu(y).unwrap();
+        let y = g.linear(x, w).unwrap();
+        let y = g.add(y, bias).unwrap();
+        let biased = g.geglu(y).unwrap();
+        let y = g.linear(x, w).unwrap();
+        let y = g.lora_up(Some(y), hidden, up).unwrap();
+        let y = g.add(y, bias).unwrap();
+        let updated = g.geglu(y).unwrap();
+        // Not to be folded: what comes before the gate is wanted too, and other work.
+        let wanted = g.linear(x, w).unwrap();
+        let gated = g.geglu(wanted).unwrap();
+        let y = g.linear(x, w).unwrap();
+        let y = g.scale(y, 0.5).unwrap();
+        let scaled = g.geglu(y).unwrap();
+        let outputs = [plain, biased, updated, wanted, gated, scaled];
+        compare(&format!("gated {batch}x{rows}x{into}x{out}"), &g, &outputs, 2e-5);
+        if rounds() {
+            let shapes = [("half.w".to_string(), vec![out, into]), ("bias".into(), vec![out])];
+            let source = Arc::new(MadeUp(shapes.into()));
+            let weights = Weights::new(&device(), source, Precision::AsStored);
+            let program = Program::new(&weights, &g, &[biased]).unwrap();
+            let shared = into > 500;
+            assert_eq!(program.commands(), if shared { 2 } else { 1 });
+        }
+    }
+}
+
 #[test]
 fn convolutions() {
     for half in ["half", "full"] {
@@ -178,6 +223,11 @@ fn convolutions() {
             (1, 32, 32, 3, 24, 16, 16),
             (1, 4, 6, 10, 9, 1, 1),
             (2, 67, 65, 16, 128, 3, 1),
+            // Few outputs, and widths that are no multiples of 4, of several workgroups.
+            (1, 13, 40, 36, 3, 3, 1),
+            (2, 11, 30, 48, 4, 3, 1),
+            (1, 10, 9, 5, 70, 3, 1),
+            (1, 6, 7, 520, 8, 3, 1),
         ] {
             let mut g = Graph::new();
             let x = g.input("x", [batch, height, width, into]);
@@ -236,6 +286,55 @@ fn norms() {
                 &[s, y, z],
                 if name == "x" { 1e-5 } else { 2e-4 },
             );
+        }
+    }
+}
+
+/// Products that sum up the channels of what they store, for the norm behind: matrices alone do.
+#[test]
+fn statistics_of_what_products_store() {
+    for (batch, height, width, into, out, kernel) in [
+        (2, 8, 8, 12, 40, 1),
+        (1, 16, 8, 32, 8, 1),
+        (1, 4, 32, 64, 72, 1),
+        (2, 32, 64, 8, 96, 3),
+        // Not to be: entries end within a workgroup, or sums are shared by several.
+        (2, 5, 7, 16, 24, 1),
+        (1, 8, 8, 520, 24, 1),
+    ] {
+        // Sums of a far mean too.
+        for name in ["residual", "far"] {
+            let mut g = Graph::new();
+            g.hold_halves();
+            let x = g.input("x", [batch, height, width, into]);
+            let p = g.pad2d(x, [kernel / 2; 4]).unwrap();
+            let w = g.parameter("half.w", [out, into, kernel, kernel]);
+            let bias = g.parameter("bias", [out]);
+            let residual = g.input(name, [batch, height, width, out]);
+            let y = g.conv2d(p, w, 1).unwrap();
+            let y = g.add(y, bias).unwrap();
+            let y = g.add(y, residual).unwrap();
+            let s = g.group_norm_statistics(y, 4, 1e-5).unwrap();
+            let (weight, offset) = (g.parameter("weight", [out]), g.parameter("offset", [out]));
+            let z = g.group_norm(y, s, weight, offset).unwrap();
+            let what = format!("{name} {batch}x{height}x{width}x{into} -> {out}, {kernel}");
+            compare(&what, &g, &[y, s, z], if name == "far" { 2e-4 } else { 2e-5 });
+            if rounds() {
+                let shapes = [
+                    ("half.w".to_string(), vec![out, into, kernel, kernel]),
+                    ("bias".into(), vec![out]),
+                    ("weight".into(), vec![out]),
+                    ("offset".into(), vec![out]),
+                ];
+                let source = Arc::new(MadeUp(shapes.into()));
+                let weights = Weights::new(&device(), source, Precision::AsStored);
+                let program = Program::new(&weights, &g, &[z]).unwrap();
+                let summed = width % 8 == 0 && into < 500;
+                // Padding, product, sums of its parts, statistics in one or two, norm in two.
+                let parts = usize::from(into > 500);
+                let expected = 1 + 1 + parts + if summed { 1 } else { 2 } + 2;
+                assert_eq!(program.commands(), expected, "{what}");
+            }
         }
     }
 }

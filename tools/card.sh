@@ -163,6 +163,10 @@ part bench-unet-2-f32-activations.json 60 $run --activations f32 bench unet $com
 part bench-unet-backward.json 60 $run bench unet $common --backward --json
 # What the figures of a card allow, to lay beside: nothing is computed for it.
 part model-unet-2.json 20 $run bench unet $common --batch 2 --model-of h200 --json
+part model-unet-backward.json 20 $run bench unet $common --backward --model-of h200 --json
+part model-vae.json 20 $run bench vae $common --model-of h200 --json
+# Each kernel of a pass by the card's own timestamps.
+part profile-unet-2 60 $run bench unet $common --batch 2 --profile "$folder/profile-unet-2"
 part bench-vae.json 60 $run bench vae $common --json
 part bench-text.json 60 $run bench text $common --json
 part bench-step.json 60 $run bench step $common --json

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 pub use choice::{Options, PROCESSOR, Selection, open};
 pub use error::{Error, Result};
-pub use precision::{Precision, UnknownPrecision};
+pub use precision::{Precision, Rounding, UnknownPrecision};
 pub use program::{Copies, Copy, Input, Program, Weights};
 pub use replaced::ReplacedKernel;
 
@@ -85,9 +85,9 @@ pub trait Backend: Any + Send + Sync {
         Err("it multiplies in f32".into())
     }
 
-    /// Whether activations are kept in f16 where weights are.
-    fn halves_activations(&self) -> bool {
-        false
+    /// What it rounds to f16 where weights are held so; none where nothing is ever.
+    fn rounding(&self) -> Option<Rounding> {
+        None
     }
 
     /// What plans for this device keep to.
@@ -329,9 +329,10 @@ impl Device {
         self.0.clone().rounds_gradients()
     }
 
-    /// Whether activations are kept in f16 where weights are.
-    pub fn halves_activations(&self) -> bool {
-        self.0.halves_activations()
+    /// What it rounds to f16 where weights are held so; none where nothing is ever, as on the
+    /// processor.
+    pub fn rounding(&self) -> Option<Rounding> {
+        self.0.rounding()
     }
 
     /// What plans for this device keep to.

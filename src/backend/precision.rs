@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::graph::StoredAs;
 
 /// How weights are held on a device.
@@ -46,6 +48,28 @@ impl Precision {
             Precision::F16 | Precision::Q8 | Precision::Q4 => true,
             Precision::F32 => false,
         }
+    }
+}
+
+/// What a graphics adapter rounds to f16 of networks whose weights are held so: pictures hang on it
+/// as they do on the adapter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rounding {
+    /// What is multiplied, by cooperative matrices.
+    pub factors: bool,
+    /// Activations, where they are kept.
+    pub activations: bool,
+}
+
+impl fmt::Display for Rounding {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match (self.factors, self.activations) {
+            (true, true) => "factors and activations in f16",
+            (true, false) => "factors in f16, activations in f32",
+            (false, true) => "factors in f32, activations in f16",
+            (false, false) => "factors and activations in f32",
+        })
     }
 }
 

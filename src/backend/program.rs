@@ -81,15 +81,23 @@ impl Weights {
         self.store.rest();
     }
 
-    /// Whether some matrix among the weights of `graph` is held in 16 bits.
-    pub fn has_halves(&self, graph: &Graph) -> bool {
+    /// Lets `graph` be rounded to f16 as far as its matrices are held so: activations where some
+    /// are, kernels for such alone where all are.
+    pub fn let_round(&self, graph: &mut Graph) {
         let is_half = |node: &graph::Node| match &node.origin {
             Origin::Parameter { name } if node.shape.len() > 1 => {
-                self.source.info(name).is_some_and(|info| self.precision.is_half(info.stored))
+                let info = self.source.info(name);
+                Some(info.is_some_and(|info| self.precision.is_half(info.stored)))
             }
-            _ => false,
+            _ => None,
         };
-        graph.nodes().iter().any(is_half)
+        let halves: Vec<bool> = graph.nodes().iter().filter_map(is_half).collect();
+        if halves.contains(&true) {
+            graph.round_activations();
+        }
+        if !halves.is_empty() && !halves.contains(&false) {
+            graph.hold_halves();
+        }
     }
 
     /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it

@@ -75,16 +75,17 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     }
     request.controls = steering::open(&recipe, control_pictures, &checkpoint)?;
     arguments.concepts.check_base(&request.concepts, &checkpoint)?;
-    let gpu = global.open()?;
+    let gpu = global.open_like(recipe.rounding)?;
     progress.aside(|| {
         terminal.detail(format!("adapter: {}", gpu.name()));
-        if gpu.halves_activations() {
+        if gpu.rounding().is_some_and(|rounding| rounding.activations) {
             terminal.detail("activations: f16 where weights are (--activations)");
         }
         tell_of_other_adapter(&recipe, &gpu, terminal);
         tell_of_other_kernels(&recipe, terminal)
     })?;
     recipe.adapter = Some(gpu.name().to_string());
+    recipe.rounding = gpu.rounding();
     // The processor has kernels of its own.
     let replaced = if gpu.backend::<Gpu>().is_some() { replaced_kernels()? } else { &[] };
     recipe.kernels = replaced.to_vec();
@@ -422,6 +423,12 @@ fn tell_of_other_adapter(recipe: &Recipe, gpu: &Device, terminal: &Terminal) {
         let here = gpu.name();
         terminal.remark(format!(
             "that picture was made on {adapter}; on {here} it comes out the same up to rounding"
+        ));
+    } else if let (Some(made), Some(here)) = (recipe.rounding, gpu.rounding())
+        && made != here
+    {
+        terminal.remark(format!(
+            "that picture was made with {made}; with {here} it comes out the same up to rounding"
         ));
     }
 }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mixofshow::backend::wgpu as gpu;
-use mixofshow::backend::{self, Device, Selection, cpu};
+use mixofshow::backend::{self, Device, Rounding, Selection, cpu};
 use mixofshow::checkpoint::output::cache_folder;
 
 use terminal::Terminal;
@@ -144,6 +144,29 @@ impl Global {
     /// Opens the device that was asked for.
     fn open(&self) -> backend::Result<Device> {
         backend::open(&self.selection(), &self.options())
+    }
+
+    /// [`Global::open`] for a picture that is made again: it rounds as it did then, where the command
+    /// line leaves that open and the adapter can.
+    fn open_like(&self, made: Option<Rounding>) -> backend::Result<Device> {
+        let Some(made) = made else { return self.open() };
+        let mut options = self.options();
+        if self.matrices == gpu::MatrixUse::Auto {
+            let matrices = if made.factors { gpu::MatrixUse::On } else { gpu::MatrixUse::Off };
+            options.wgpu.matrices = matrices;
+        }
+        if self.activations == gpu::ActivationUse::Auto {
+            use gpu::ActivationUse::{F16, F32};
+            options.wgpu.activations = if made.activations { F16 } else { F32 };
+            match backend::open(&self.selection(), &options) {
+                // Maybe it has no f16.
+                Err(_) if made.activations => {
+                    options.wgpu.activations = gpu::ActivationUse::Auto;
+                }
+                opened => return opened,
+            }
+        }
+        backend::open(&self.selection(), &options)
     }
 
     /// The device that was asked for, another time, as one of `share` that work side by side.

@@ -58,8 +58,6 @@ impl Graph {
         wanted: &[Tensor],
         seed: impl FnOnce(&mut Graph) -> Result<Tensor>,
     ) -> Result<Vec<Tensor>> {
-        // Activations are kept as they are for what is computed of them again.
-        self.keep_range();
         if !self.round_gradients {
             self.keep_precise();
         }

@@ -113,6 +113,7 @@ pub struct Graph {
     precise: bool,
     whole: bool,
     rounded: bool,
+    halves: bool,
     round_gradients: bool,
     ranged: bool,
 }
@@ -265,12 +266,29 @@ impl Graph {
         self.rounded = true;
     }
 
+    /// Says that all matrices among its weights are held in 16 bits or less: kernels that are made
+    /// for such alone may be planned.
+    pub fn hold_halves(&mut self) {
+        self.halves = true;
+    }
+
+    /// Whether [`Graph::hold_halves`] was said.
+    pub fn holds_halves(&self) -> bool {
+        self.halves
+    }
+
     /// Says that values may be greater than f16 holds.
     pub fn keep_range(&mut self) {
         self.ranged = true;
     }
 
-    /// Whether activations may be kept in f16: not where gradients are computed, or sums of them.
+    /// Whether [`Graph::round_gradients`] holds.
+    pub fn rounds_gradients(&self) -> bool {
+        self.round_gradients
+    }
+
+    /// Whether activations may be kept in f16: not where sums of them are computed, nor gradients,
+    /// unless these are rounded too.
     pub fn rounds_activations(&self) -> bool {
         self.rounded && !self.ranged && !self.precise
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::memory::{Arena, Request, live_at, pack};
-use super::ops::{Epilogue, Fold};
+use super::ops::{Broadcast, Epilogue, Fold};
 use super::{Element, Graph, Operation, Origin, Shape, Tensor};
 
 /// Constants that the epilogue of one step may multiply by.
@@ -63,6 +63,23 @@ pub trait Target {
     /// What followers `operation` can do in the same go.
     fn folds(&self, operation: &dyn Operation) -> Fold;
 
+    /// Whether the kernels of `operation`, of these inputs, can make the gated unit that follows.
+    fn gates(&self, _graph: &Graph, _operation: &dyn Operation, _inputs: &[&Shape]) -> bool {
+        false
+    }
+
+    /// In how many chunks of a batch entry's rows the kernels of `operation` can sum up each channel
+    /// of what they store: means, and squared deviations from them.
+    fn totals(
+        &self,
+        _graph: &Graph,
+        _operation: &dyn Operation,
+        _inputs: &[&Shape],
+        _output: &Shape,
+    ) -> Option<usize> {
+        None
+    }
+
     /// f32 elements of scratch that `operation` needs.
     fn scratch(
         &self,
@@ -90,6 +107,11 @@ pub struct PlannedStep {
     pub output: Tensor,
     /// Scratch elements (f32) that the operation needs while it runs.
     pub scratch: Option<usize>,
+    /// Chunks of a batch entry in which it sums up the channels of what it stores, f32 `[batch,
+    /// chunks, 2, channels]`: means, then squared deviations.
+    pub totals: Option<usize>,
+    /// The step whose totals it reads in place of its input 0.
+    pub totals_of: Option<usize>,
     /// Of the operation: what errors and profiles call it.
     pub layer: Arc<str>,
 }
@@ -129,6 +151,7 @@ pub struct Plan {
     roots: Vec<Tensor>,
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
+    totals: Vec<Option<Place>>,
     /// How every node's elements are kept.
     storage: Vec<Storage>,
     live: u64,
@@ -155,6 +178,7 @@ impl Plan {
         };
         let once = steps.len();
         steps.extend(each_run);
+        sum_up(graph, &mut steps, once, &roots, target);
         let mut storage: Vec<Storage> =
             graph.tensors().map(|tensor| target.storage(graph, tensor)).collect();
         // What is read by the caller, or becomes an input, is as it was built.
@@ -162,7 +186,7 @@ impl Plan {
             let root = roots[tensor.index()];
             storage[root.index()] = Storage::of(graph.node(root).element);
         }
-        let Placement { places, scratch, arenas, live } =
+        let Placement { places, scratch, totals, arenas, live } =
             place(graph, (&steps, once), &wanted, &roots, &storage, target.limits());
         Plan {
             steps,
@@ -172,6 +196,7 @@ impl Plan {
             roots,
             places,
             scratch,
+            totals,
             storage,
             live,
             limits: target.limits(),
@@ -200,6 +225,11 @@ impl Plan {
 
     pub(crate) fn scratch_place(&self, step: usize) -> Option<Place> {
         self.scratch[step]
+    }
+
+    /// Where a step's totals are.
+    pub(crate) fn totals_place(&self, step: usize) -> Option<Place> {
+        self.totals[step]
     }
 
     /// What the plan keeps to.
@@ -299,6 +329,8 @@ fn fold(
             padding: None,
             output: result,
             scratch: target.scratch(&**operation, &shapes, &node.shape),
+            totals: None,
+            totals_of: None,
             layer: node.layer.clone(),
         };
         // An elementwise operation is a kernel that copies and then does itself as a entry.
@@ -335,6 +367,16 @@ fn fold(
                 (Some(entry), _) if ready && same_rows && fits(&step.epilogue, &entry) => {
                     step.epilogue.push(entry)
                 }
+                _ if follower.is_gate()
+                    && same_rows
+                    && takes_gate(&step.epilogue)
+                    && target.gates(graph, &*step.operation, &shapes) =>
+                {
+                    step.epilogue.push(Epilogue::Geglu);
+                    folded[next.index()] = true;
+                    step.output = next;
+                    break;
+                }
                 (_, Some(edges))
                     if folds == Fold::ElementwiseAndPadding
                         && graph.shape(end) == graph.shape(result) =>
@@ -353,10 +395,58 @@ fn fold(
     steps
 }
 
+/// Lets steps sum up the channels of what they store where a later one reads nothing else of it.
+fn sum_up(
+    graph: &Graph,
+    steps: &mut [PlannedStep],
+    once: usize,
+    roots: &[Tensor],
+    target: &dyn Target,
+) {
+    for reader in once..steps.len() {
+        if !steps[reader].operation.reads_totals() {
+            continue;
+        }
+        let read = steps[reader].inputs[0];
+        let root = roots[read.index()];
+        let made = (once..reader).find(|&at| roots[steps[at].output.index()] == root);
+        let Some(maker) = made else { continue };
+        let step = &steps[maker];
+        let (stored, seen) = (graph.shape(step.result), graph.shape(read));
+        let alike = stored[0] == seen[0]
+            && stored.channels() == seen.channels()
+            && stored.elements() == seen.elements();
+        let gated = matches!(step.epilogue.last(), Some(Epilogue::Geglu));
+        // With what it reads and stores itself, no more bindings than every device has.
+        let many = step.epilogue.iter().flat_map(Epilogue::operands).count() > 4;
+        if !alike || many || gated || step.padding.is_some() {
+            continue;
+        }
+        let shapes: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
+        let Some(chunks) = target.totals(graph, &*step.operation, &shapes, stored) else {
+            continue;
+        };
+        steps[maker].totals = Some(chunks);
+        steps[reader].totals_of = Some(maker);
+        steps[reader].scratch = None;
+    }
+}
+
 /// Whether a low-rank update can go before `epilogue`: sums may change places with it.
 fn takes_lora(folds: Fold, epilogue: &[Epilogue]) -> bool {
     folds == Fold::LoraAndElementwise
         && epilogue.iter().all(|entry| matches!(entry, Epilogue::Add(..)))
+}
+
+/// Whether a gated unit can go after `epilogue`: both of its halves have that.
+fn takes_gate(epilogue: &[Epilogue]) -> bool {
+    epilogue.iter().all(|entry| {
+        matches!(
+            entry,
+            Epilogue::Add(_, Broadcast::Trailing { rows: 1, .. })
+                | Epilogue::Lora { transposed: false, .. }
+        )
+    })
 }
 
 /// Whether a kernel that does `epilogue` can do `entry` too: it has so many bindings and factors,
@@ -409,6 +499,7 @@ fn in_place(
 struct Placement {
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
+    totals: Vec<Option<Place>>,
     arenas: Vec<u64>,
     live: u64,
 }
@@ -438,6 +529,7 @@ fn place(
     let mut requests: Vec<Request> = Vec::new();
     let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
     let mut scratch_of: Vec<Option<usize>> = vec![None; steps.len()];
+    let mut totals_of: Vec<Option<usize>> = vec![None; steps.len()];
     for (time, step) in steps.iter().enumerate() {
         if let Some(input) = in_place(graph, step, &steps[time + 1..], roots) {
             places[step.output.index()] = Some(Place::InPlace(input));
@@ -448,6 +540,7 @@ fn place(
             .copied()
             .chain(step.epilogue.iter().flat_map(Epilogue::operands))
             .filter_map(|t| request_of[roots[t.index()].index()])
+            .chain(step.totals_of.and_then(|maker| totals_of[maker]))
             .collect();
         for &read in &reads {
             requests[read].end = time;
@@ -466,7 +559,14 @@ fn place(
             conflicts.push(output);
         }
         if let Some(elements) = step.scratch {
-            scratch_of[time] = Some(make(bytes(elements, Storage::F32), conflicts));
+            let scratch = make(bytes(elements, Storage::F32), conflicts.clone());
+            scratch_of[time] = Some(scratch);
+            conflicts.push(scratch);
+        }
+        if let Some(chunks) = step.totals {
+            let shape = graph.shape(step.result);
+            let elements = shape[0] * chunks * 2 * shape.channels();
+            totals_of[time] = Some(make(bytes(elements, Storage::F32), conflicts));
         }
     }
     let kept: Vec<Tensor> = steps[..once].iter().map(|step| step.output).collect();
@@ -485,5 +585,6 @@ fn place(
         }
     }
     let scratch = scratch_of.iter().map(|r| r.map(at)).collect();
-    Placement { places, scratch, arenas: sizes, live }
+    let totals = totals_of.iter().map(|r| r.map(at)).collect();
+    Placement { places, scratch, totals, arenas: sizes, live }
 }

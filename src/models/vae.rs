@@ -37,10 +37,14 @@ pub fn encode(layers: &mut Layers, config: &VaeConfig, pixels: Tensor) -> Result
     encode_end(layers, config, x.0)
 }
 
+/// The `scaling_factor` of Stable Diffusion 1 and 2, whose activations f16 holds: diffusers decodes
+/// in it, whatever the file says of `force_upcast`, which it asks XL's alone.
+const HELD_BY_F16: f32 = 0.18215;
+
 /// Says so where activations may exceed what f16 holds, as those of Stable Diffusion XL's do: files
 /// that are made for f16 deny it.
 fn keep_range(layers: &mut Layers, config: &VaeConfig) {
-    if config.force_upcast {
+    if config.force_upcast && config.scaling_factor != HELD_BY_F16 {
         layers.graph.keep_range();
     }
 }

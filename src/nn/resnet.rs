@@ -43,16 +43,20 @@ impl Layers<'_> {
         style: Resnet,
     ) -> Result<Tensor> {
         self.within(name, |layers| {
+            // Before the convolution, which adds it while its result is in registers.
+            let project = |time: Tensor| -> Result<Tensor> {
+                let batch = layers.graph.shape(time).rows();
+                let row = layers.linear("time_emb_proj", time, out)?;
+                layers.graph.reshape(row, [batch, 1, 1, out])
+            };
+            let row = time.map(project).transpose()?;
             let mut h = layers.group_norm("norm1", x, style.groups, style.epsilon)?;
             h = layers.graph.activation(h, style.activation)?;
             h = layers.conv("conv1", h, out, 3)?;
-            if let Some(time) = time {
-                let batch = layers.graph.shape(time).rows();
-                let row = layers.linear("time_emb_proj", time, out)?;
-                let row = layers.graph.reshape(row, [batch, 1, 1, out])?;
-                h = layers.graph.add(h, row)?;
+            match row {
+                Some(row) => layers.graph.add(h, row),
+                None => Ok(h),
             }
-            Ok(h)
         })
     }
 

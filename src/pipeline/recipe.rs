@@ -10,8 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{Generated, Request};
-use crate::backend::Precision;
-use crate::backend::ReplacedKernel;
+use crate::backend::{Precision, ReplacedKernel, Rounding};
 use crate::concept::Network;
 use crate::picture::{self, Parameters, parameters};
 use crate::region::Area;
@@ -56,6 +55,8 @@ pub struct Recipe {
     pub region_masks: Vec<Source>,
     /// On which adapter it was made; others agree up to rounding.
     pub adapter: Option<String>,
+    /// What that adapter rounded to f16 besides weights, where it is a graphics adapter.
+    pub rounding: Option<Rounding>,
     /// Kernels that were not this program's own.
     pub kernels: Vec<ReplacedKernel>,
 }

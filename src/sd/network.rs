@@ -86,9 +86,7 @@ impl<C> LoadedNetwork<C> {
     ) -> Result<PlannedGraph<I>> {
         let mut graph = Graph::new();
         let (inputs, outputs) = self.blame(build(&self.config, &mut graph))?;
-        if self.weights.has_halves(&graph) {
-            graph.round_activations();
-        }
+        self.weights.let_round(&mut graph);
         let plan = Plan::new(&graph, &outputs, self.weights.device().target());
         Ok(PlannedGraph { graph, plan, inputs })
     }

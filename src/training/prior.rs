@@ -14,6 +14,7 @@ use super::error::{Error, Result};
 use super::folder::Found;
 use super::pool::class_caption;
 use super::words::Words;
+use crate::backend::Device;
 use crate::file_kind::read_text;
 use crate::picture::{Picture, parameters};
 use crate::pipeline::recipe::{Recipe, RecipeError};
@@ -208,7 +209,7 @@ impl ClassPictures {
     /// whatever sampling meets; [`Error::Cancelled`].
     pub fn make(
         &self,
-        adapter: &str,
+        device: &Device,
         pipeline: &mut dyn FnMut() -> Result<Pipeline>,
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<()> {
@@ -228,7 +229,8 @@ impl ClassPictures {
             let made = pipeline.generate(&request, &mut |_| progress(done, of))?;
             let recipe = Recipe {
                 request: request.clone(),
-                adapter: Some(adapter.to_string()),
+                adapter: Some(device.name().to_string()),
+                rounding: device.rounding(),
                 ..self.recipe.clone()
             };
             // The picture last: it tells that both are there.

@@ -236,6 +236,7 @@ impl Run {
         let mut about =
             About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
         about.class = class_hash;
+        about.rounding = step.rounding(gpu);
         let (settings, gpu) = (settings.clone(), gpu.clone());
         let (history, saved) = (Vec::new(), None);
         let mut run = Run {
@@ -291,6 +292,12 @@ impl Run {
                 tell(&format!(
                     "the run began on {}; it goes on the same up to rounding",
                     about.adapter
+                ));
+            } else if let (Some(then), Some(now)) = (about.rounding, self.about.rounding)
+                && then != now
+            {
+                tell(&format!(
+                    "the run began with {then}; with {now} it goes on the same up to rounding"
                 ));
             }
             self.about.lengths.clone_from(&about.lengths);
@@ -472,7 +479,7 @@ impl Run {
         if aside.is_some() {
             self.step.rest();
         }
-        class.make(self.gpu.name(), open, &mut |done, of| {
+        class.make(&self.gpu, open, &mut |done, of| {
             watch(Event::Class(Progress::new("class pictures", done, of)))
         })?;
         if let Some(state) = aside {
@@ -586,6 +593,7 @@ impl Run {
     pub fn concept(&self) -> Result<Concept> {
         Ok(super::trained::concept(
             &self.settings,
+            self.about.rounding,
             self.base,
             &self.step.state()?,
             self.step.layers(),

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::config::Settings;
 use super::error::{Error, Result};
 use super::step::State;
+use crate::backend::Rounding;
 use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 use crate::numbers::counted;
@@ -55,6 +56,9 @@ pub struct About {
     pub class: Option<String>,
     /// The adapter that made it: others agree up to rounding.
     pub adapter: String,
+    /// What that adapter rounded to f16 besides weights, where it is a graphics adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<Rounding>,
     /// Where the run was given another number of updates: at which update, and how many it was to
     /// have until then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,6 +89,7 @@ impl About {
             pictures,
             class: None,
             adapter,
+            rounding: None,
             lengths,
         }
     }

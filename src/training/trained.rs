@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use super::config::Settings;
 use super::step::{Network, State, TrainedLayer, network_prefix, rows_name};
+use crate::backend::Rounding;
 use crate::concept::{Concept, Lora, ModelHash, UpdateSet, Word};
 use crate::graph::Array;
 
 /// The concept that a state holds, with the settings that made it. It is the same for the same
-/// settings, pictures and model: nothing of the machine, the time or the places of files goes in.
+/// settings, pictures and model: nothing of the machine, the time or the places of files goes in,
+/// but for what was rounded besides weights.
 pub fn concept(
     settings: &Settings,
+    rounding: Option<Rounding>,
     base: ModelHash,
     state: &State,
     layers: &[TrainedLayer],
@@ -22,7 +25,7 @@ pub fn concept(
             .map(|network| (network, updates(settings, state, layers, network)))
             .collect(),
         base: Some(base),
-        metadata: metadata(settings, state),
+        metadata: metadata(settings, rounding, state),
     }
 }
 
@@ -75,7 +78,11 @@ fn updates(
     UpdateSet { scale: settings.alpha, layers, ..UpdateSet::default() }
 }
 
-fn metadata(settings: &Settings, state: &State) -> BTreeMap<String, String> {
+fn metadata(
+    settings: &Settings,
+    rounding: Option<Rounding>,
+    state: &State,
+) -> BTreeMap<String, String> {
     let mut kept = serde_json::to_value(settings).unwrap_or_default();
     if let Some(kept) = kept.as_object_mut() {
         for place in ["output", "folders", "model", "name", "prior_folder"] {
@@ -91,5 +98,7 @@ fn metadata(settings: &Settings, state: &State) -> BTreeMap<String, String> {
         ("mos_steps".to_string(), state.step.to_string()),
     ]);
     metadata.extend(settings.class_word.clone().map(|word| ("mos_class_word".to_string(), word)));
+    let rounding = rounding.filter(|rounding| *rounding != Rounding::default());
+    metadata.extend(rounding.map(|rounding| ("mos_rounding".to_string(), rounding.to_string())));
     metadata
 }

@@ -97,6 +97,34 @@ fn the_processor_gives_the_same_file_whatever_the_number_of_threads() {
     assert_eq!(read(at, "1.png"), read(at, "5.png"));
 }
 
+/// Where tests run on an adapter: a picture says what was rounded besides weights, and is made again
+/// so, whatever would be done by itself.
+#[test]
+fn pictures_are_made_again_with_what_was_rounded() {
+    if std::env::var("MOS_TEST_DEVICE").as_deref() != Ok("adapter") {
+        return println!("skipped: tests run on the processor, which rounds nothing");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let adapter = std::env::var("MOS_ADAPTER").unwrap_or_else(|_| "llvmpipe".into());
+    let make = |more: &str| {
+        let line = format!("--adapter {adapter} generate -q --json {more}");
+        let report = run(at, &line).ok().json();
+        (report["rounding"].clone(), report["settings"]["rounding"].clone())
+    };
+    let said = |factors: bool, activations: bool| serde_json::json!({"factors": factors, "activations": activations});
+    let short = "-p cat --seed 7 --size 64x64 --steps 1 --precision f16";
+    let found = make(&format!("--matrices off --activations f16 {short} -o @/rounded.png"));
+    assert_eq!(found, (said(false, true), said(false, true)));
+    let found = make(&format!("--matrices off --activations f32 {short} -o @/plain.png"));
+    assert_eq!(found, (said(false, false), said(false, false)));
+    for name in ["rounded", "plain"] {
+        make(&format!("--like @/{name}.png -o @/again.png"));
+        assert!(read(at, "again.png") == read(at, &format!("{name}.png")), "{name}");
+    }
+    assert!(read(at, "rounded.png") != read(at, "plain.png"));
+}
+
 #[test]
 fn json_tells_all_and_quiet_tells_nothing() {
     let folder = tempfile::tempdir().unwrap();

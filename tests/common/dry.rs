@@ -44,7 +44,11 @@ pub struct Lowered {
 /// weight is a buffer of its own; the buffers are small, only the sizes in the commands are true.
 pub fn lower(built: &Built, held: Held, schedule: Schedule) -> Lowered {
     let gpu = floor();
-    let graph = &built.graph;
+    let mut graph = built.graph.clone();
+    if held != Held::F32 && graph.rounds_activations() {
+        graph.hold_halves();
+    }
+    let graph = &graph;
     let workgroup_memory = workgroup_memory(schedule);
     // Of graphs that allow it: those with weights in f16 that are not differentiated.
     let halves = held != Held::F32 && matches!(schedule, Schedule::Matrices(_));

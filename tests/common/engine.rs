@@ -47,9 +47,7 @@ impl Engine {
         };
         let weights = Weights::new(&device(adapter), weights.clone(), precision);
         let mut graph = graph.clone();
-        if weights.has_halves(&graph) {
-            graph.round_activations();
-        }
+        weights.let_round(&mut graph);
         let program = Program::new(&weights, &graph, outputs).unwrap_or_else(|e| panic!("{e}"));
         for (name, array) in &inputs {
             program.write(name, array).unwrap_or_else(|e| panic!("{e}"));

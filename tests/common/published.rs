@@ -429,9 +429,11 @@ pub fn backward(built: Built, wanted: &[&str]) -> Built {
     Built { name: format!("{name} backward"), graph, outputs: asked }
 }
 
-/// [`backward`] by kernels that round what they multiply, where weights are in f16.
+/// [`backward`] by kernels that round what they multiply, with activations in f16, where weights
+/// are.
 pub fn rounded_backward(mut built: Built, wanted: &[&str]) -> Built {
     built.graph.round_gradients();
+    built.graph.round_activations();
     let built = backward(built, wanted);
     Built { name: format!("{} rounded", built.name), ..built }
 }

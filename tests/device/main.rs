@@ -6,6 +6,7 @@ mod adapters;
 #[allow(dead_code, reason = "shared with tests that need all of it")]
 mod engine;
 mod folding;
+mod full_size;
 #[path = "../common/hashed.rs"]
 mod hashed;
 mod inputs;

@@ -152,3 +152,59 @@ fn sizes_that_kernels_are_not_written_for_are_refused() {
     let error = Gpu::open(&options).err().expect("refused").to_string();
     assert!(error.contains("lora_down.outputs is 3"), "{error}");
 }
+
+/// How long a play took tells how much of it one submit may hold.
+#[test]
+fn what_was_played_before_takes_fewer_submits() {
+    let gpu = open(Options::default());
+    let whole = Slice::whole(&gpu.buffer("test", 64).unwrap());
+    let claiming = |command: Command, claimed: u64| match command {
+        Command::Dispatch { kernel, params, bindings, uniforms, grid, label, bytes, .. } => {
+            let flops = claimed;
+            Command::Dispatch { kernel, params, bindings, uniforms, grid, label, flops, bytes }
+        }
+        copy => copy,
+    };
+    let large = vec![claiming(fill(&whole, 16, [1, 1, 1]), 15_000_000_000); 12];
+    let recording = Recording::new(&gpu, &large).unwrap();
+    assert_eq!(recording.submits(), 6);
+    recording.play();
+    gpu.wait().unwrap();
+    // No device takes seconds for that.
+    assert_eq!(recording.submits(), 1);
+    recording.play();
+    gpu.wait().unwrap();
+    let bytes = gpu.read(&whole.buffer, 0, 64).unwrap();
+    assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes), [7.0; 16]);
+    // What is too short to measure stays as it was.
+    let small = vec![claiming(fill(&whole, 16, [1, 1, 1]), 1000); 300];
+    let recording = Recording::new(&gpu, &small).unwrap();
+    recording.play();
+    gpu.wait().unwrap();
+    assert_eq!(recording.submits(), 3);
+}
+
+/// With timestamps and without, a timeline has every command, in its order, and does its work.
+#[test]
+fn timelines_have_every_command() {
+    for extras in [false, true] {
+        let gpu = open(Options { extras, ..Options::default() });
+        let [a, b] = [(); 2].map(|()| Slice::whole(&gpu.buffer("test", 1 << 20).unwrap()));
+        let elements = (1 << 20) / 4;
+        let mut commands = vec![fill(&a, elements, [elements.div_ceil(64) as u32, 1, 1]); 70];
+        commands.insert(40, Command::Copy { from: a.clone(), to: b.clone() });
+        let recording = Recording::new(&gpu, &commands).unwrap();
+        let start = std::time::Instant::now();
+        let timeline = recording.timeline(&|| start.elapsed().as_secs_f64()).unwrap();
+        let all = start.elapsed().as_secs_f64();
+        assert_eq!(timeline.len(), 71);
+        assert_eq!(timeline[40].0, "copy");
+        let seconds = |(_, cost): &(String, mixofshow::backend::Cost)| cost.seconds;
+        assert!(timeline.iter().all(|one| (0.0..=all).contains(&seconds(one))), "{timeline:?}");
+        let sum: f64 = timeline.iter().map(seconds).sum();
+        assert!(sum > 0.0 && sum <= all * 1.01, "{sum} of {all} seconds");
+        let bytes = gpu.read(&b.buffer, 0, 1 << 20).unwrap();
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        assert!(values.iter().all(|value| *value == 7.0));
+    }
+}

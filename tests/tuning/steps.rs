@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use mixofshow::backend::wgpu::{MatrixUse, Options};
-use mixofshow::backend::{Device, Precision};
+use mixofshow::backend::{Device, Precision, Rounding};
 use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
@@ -672,6 +672,9 @@ fn losses_by_matrices_are_those_of_f32() {
         tuning.config.precision = Precision::F16;
         let losses = devices.each_ref().map(|device| {
             let mut step = TrainingStep::new(&tuning.models, &tuning.config, device).unwrap();
+            let by_matrices = device.rounds_gradients().is_ok();
+            let rounds = Rounding { factors: by_matrices, activations: by_matrices };
+            assert_eq!(step.rounding(device), Some(rounds));
             step.restore(&tuning.initial(&step)).unwrap();
             let loss = |k| step.run(&tuning.batch(k)).unwrap().loss;
             (0..BATCHES).map(loss).collect::<Vec<f32>>()

@@ -162,6 +162,14 @@ fn locate_all<'a>(
                 let rank = graph.shape(hidden).channels();
                 EntryAt::Lora { hidden: at(hidden)?, up: at(up)?, rank, transposed }
             }
+            // No plan for the processor has it.
+            Epilogue::Geglu => {
+                return Err(backend::Error::NotImplemented {
+                    operation: "geglu",
+                    layer: step.layer.to_string(),
+                    device: DEVICE.into(),
+                });
+            }
         });
     }
     let output = at(step.output)?;

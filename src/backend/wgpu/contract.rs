@@ -7,7 +7,9 @@ use super::ops::lowering_of;
 use super::traits::Traits;
 use crate::graph::ops::Broadcast;
 use crate::graph::ops::lora_up::LoraUp;
-use crate::graph::{Epilogue, Fold, Graph, MOST_FACTORS, Place, Plan, PlannedStep, Shape, Tensor};
+use crate::graph::{
+    Epilogue, Fold, Graph, MOST_FACTORS, Place, Plan, PlannedStep, Shape, Target, Tensor,
+};
 
 /// Whether the tensors of a step have the shapes that its operation, and what is folded into it,
 /// read and write, or what is wrong.
@@ -27,7 +29,9 @@ pub(super) fn check_step(
         check_entry(graph, result, entry)?;
     }
     check_together(step)?;
+    let gated = check_gate(step, traits.gates(graph, &*step.operation, &inputs))?;
     let stored = match step.padding {
+        None if gated => result.elements() / 2,
         None => result.elements(),
         Some([top, bottom, left, right]) => {
             let [batch, height, width, channels] = result.image()?;
@@ -52,12 +56,59 @@ pub(super) fn check_step(
         return Err(format!("its kernels fold {folds:?}, planned is more"));
     }
     let wanted = lower.and_then(|lower| lower.scratch(&inputs, result, traits)).unwrap_or(0);
-    if step.scratch.unwrap_or(0) < wanted {
+    if let Some(chunks) = step.totals
+        && traits.totals(graph, &*step.operation, &inputs, result) != Some(chunks)
+    {
+        return Err(format!("its kernels do not sum up channels in {chunks} chunks"));
+    }
+    if let Some(maker) = step.totals_of {
+        check_totals(graph, plan, step, maker)?;
+    } else if step.scratch.unwrap_or(0) < wanted {
         return Err(format!("it needs {wanted} elements of scratch, planned: {:?}", step.scratch));
     }
     let operands = step.epilogue.iter().flat_map(Epilogue::operands);
     let all = step.inputs.iter().copied().chain(operands).chain([step.output]);
     all.into_iter().try_for_each(|tensor| check_storage(graph, plan, tensor))
+}
+
+/// Whether step `maker` sums up what `step` reads.
+fn check_totals(
+    graph: &Graph,
+    plan: &Plan,
+    step: &PlannedStep,
+    maker: usize,
+) -> Result<(), String> {
+    let made = plan.steps.get(maker).filter(|made| made.totals.is_some());
+    let (Some(made), Some(&read)) = (made, step.inputs.first()) else {
+        return Err("nobody sums up the channels that it reads".into());
+    };
+    let (stored, seen) = (graph.shape(made.result), graph.shape(read));
+    let fits = step.operation.reads_totals()
+        && plan.root(made.output) == plan.root(read)
+        && made.padding.is_none()
+        && stored[0] == seen[0]
+        && stored.channels() == seen.channels()
+        && stored.elements() == seen.elements();
+    if fits { Ok(()) } else { Err("the channels that it reads are summed up otherwise".into()) }
+}
+
+/// Whether a step ends in a gated unit: the last of its epilogue, after what kernels that `gate` do
+/// to both halves.
+fn check_gate(step: &PlannedStep, gate: bool) -> Result<bool, String> {
+    let is_gate = |entry: &Epilogue| matches!(entry, Epilogue::Geglu);
+    let Some(at) = step.epilogue.iter().position(is_gate) else { return Ok(false) };
+    let sums = step.epilogue[..at].iter().all(|entry| {
+        matches!(
+            entry,
+            Epilogue::Add(_, Broadcast::Trailing { rows: 1, .. })
+                | Epilogue::Lora { transposed: false, .. }
+        )
+    });
+    if gate && sums && at + 1 == step.epilogue.len() && step.padding.is_none() {
+        Ok(true)
+    } else {
+        Err("its kernels make no gated unit of that".into())
+    }
 }
 
 /// A tensor that shares another's storage, or is computed in its place, has as many elements.
@@ -77,7 +128,7 @@ fn check_storage(graph: &Graph, plan: &Plan, tensor: Tensor) -> Result<(), Strin
 fn check_entry(graph: &Graph, result: &Shape, entry: &Epilogue) -> Result<(), String> {
     let (rows, channels) = (result.rows(), result.channels());
     let (operand, fits) = match entry {
-        Epilogue::Function(_) | Epilogue::Scale(_) => return Ok(()),
+        Epilogue::Function(_) | Epilogue::Scale(_) | Epilogue::Geglu => return Ok(()),
         Epilogue::Derivative(_, tensor) => {
             let operand = graph.shape(*tensor);
             (operand, operand.elements() == result.elements())

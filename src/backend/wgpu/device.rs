@@ -144,6 +144,10 @@ impl Gpu {
         if options.extras {
             features |= adapter.features() & EXTRAS;
         }
+        // Those of software drivers are of no use: they count other work, too.
+        if info.device_type != wgpu::DeviceType::Cpu && !options.floor {
+            features |= adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        }
         if options.cache.is_some() {
             features |= adapter.features() & wgpu::Features::PIPELINE_CACHE;
         }

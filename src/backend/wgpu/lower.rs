@@ -9,12 +9,13 @@ use super::kernel::Scalar;
 use super::layout::{Held, Layout};
 pub use super::lowering::BufferView;
 use super::lowering::Lowering;
+use super::matrices::Blocks;
 use super::ops::{layout_of, lowering_of, may_be_halved};
 use super::record::Command;
 use super::traits::{Schedule, Traits};
 use crate::backend::{Error, Result};
 use crate::graph::{
-    self, Epilogue, Fold, Graph, Operation, Origin, Place, Plan, Shape, Target, Tensor,
+    self, Epilogue, Fold, Graph, Node, Operation, Origin, Place, Plan, Shape, Target, Tensor,
 };
 
 impl Target for Traits {
@@ -24,6 +25,32 @@ impl Target for Traits {
 
     fn folds(&self, operation: &dyn Operation) -> Fold {
         lowering_of(operation).map_or(Fold::Nothing, |lower| lower.folds())
+    }
+
+    fn totals(
+        &self,
+        graph: &Graph,
+        operation: &dyn Operation,
+        inputs: &[&Shape],
+        output: &Shape,
+    ) -> Option<usize> {
+        let suits = graph.holds_halves() && !graph.is_precise();
+        lowering_of(operation)?.totals(inputs, output, self).filter(|_| suits)
+    }
+
+    fn gates(&self, graph: &Graph, operation: &dyn Operation, inputs: &[&Shape]) -> bool {
+        let fours = |inputs: &[&Shape]| match inputs {
+            // Of few outputs, blocks have no subgroups side by side for values and gates.
+            [x, w, ..] => {
+                x.channels().is_multiple_of(4) && w[0].is_multiple_of(8) && w[0] > Blocks::NARROW
+            }
+            _ => false,
+        };
+        matches!(self.schedule, Schedule::Matrices(_))
+            && operation.name() == "linear"
+            && graph.holds_halves()
+            && !graph.is_precise()
+            && fours(inputs)
     }
 
     fn scratch(
@@ -44,13 +71,20 @@ impl Target for Traits {
                 if self.halves
                     && graph.rounds_activations()
                     && node.shape.channels() >= FEW_CHANNELS
-                    && may_be_halved(&**operation) =>
+                    && may_be_halved(&**operation)
+                    && (!graph.rounds_gradients() || is_of_a_layer(node)) =>
             {
                 graph::Storage::F16
             }
             _ => graph::Storage::of(node.element),
         }
     }
+}
+
+/// Whether a node is an activation of a network, or the gradient of one: neither a loss nor what
+/// becomes of gradients, which stand in no layer, nor anything of matrices.
+fn is_of_a_layer(node: &Node) -> bool {
+    !node.layer.is_empty() && node.shape.len() > 2
 }
 
 /// What a buffer holds.
@@ -157,6 +191,15 @@ pub(super) fn commands_of_steps(
             }
             _ => None,
         };
+        let maker = step.totals_of.unwrap_or(number);
+        let totals = match (plan.totals_place(maker), plan.steps[maker].totals) {
+            (Some(Place::Arena { arena, offset }), Some(chunks)) => {
+                let shape = graph.shape(plan.steps[maker].result);
+                let bytes = (shape[0] * chunks * 2 * shape.channels() * 4) as u64;
+                Some((arena_slice(arena, offset, bytes, storage)?.slice, chunks))
+            }
+            _ => None,
+        };
         let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
         let in_place = matches!(plan.place(step.output), Some(Place::InPlace(_)));
         let mut lowering = Lowering {
@@ -165,6 +208,7 @@ pub(super) fn commands_of_steps(
             traits: *traits,
             locate: &locate,
             scratch,
+            totals,
             in_place,
             rounds,
             commands: &mut commands,

@@ -28,6 +28,11 @@ pub(crate) trait Lower {
         Fold::Nothing
     }
 
+    /// See [`Target::totals`](crate::graph::Target::totals).
+    fn totals(&self, _inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
+        None
+    }
+
     /// f32 elements of scratch that the kernels need.
     fn scratch(&self, _inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
         None
@@ -53,6 +58,9 @@ pub struct Lowering<'a> {
     pub traits: Traits,
     pub(super) locate: &'a dyn Fn(Tensor) -> BufferView,
     pub(super) scratch: Option<Slice>,
+    /// What the step sums up of each channel while it stores, or reads in place of its input, and in
+    /// how many chunks of a batch entry.
+    pub(super) totals: Option<(Slice, usize)>,
     pub(super) in_place: bool,
     /// Whether kernels may round the activations that they read to f16 where that makes them
     /// faster: where weights are held so, and neither gradients nor sums of activations are taken.
@@ -107,6 +115,13 @@ impl Lowering<'_> {
     pub fn scratch(&self) -> BufferView {
         let slice = self.scratch.clone().unwrap_or_else(|| self.output().slice);
         BufferView { slice, scalar: Scalar::F32, held: Held::F32 }
+    }
+
+    /// The sums of channels that the step makes beside its output, or reads in place of its input
+    /// ([`PlannedStep::totals_of`]), and how many chunks a batch entry has.
+    pub fn totals(&self) -> Option<(BufferView, usize)> {
+        let (slice, chunks) = self.totals.clone()?;
+        Some((BufferView { slice, scalar: Scalar::F32, held: Held::F32 }, chunks))
     }
 
     /// Whether the output stands where the input of [`Operation::in_place`](crate::graph::Operation::in_place) stood, which it
@@ -205,7 +220,7 @@ impl Lowering<'_> {
         let mut factors: usize = 0;
         for entry in &self.step.epilogue {
             let entry = match entry {
-                Epilogue::Lora { .. } => continue,
+                Epilogue::Lora { .. } | Epilogue::Geglu => continue,
                 Epilogue::Function(function) => vec![("kind", function.name().to_string())],
                 Epilogue::Scale(factor) => {
                     let name = FACTORS[factors % MOST_FACTORS];

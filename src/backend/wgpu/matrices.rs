@@ -80,8 +80,10 @@ impl MatrixUse {
 /// How a workgroup of the kernel `matmul_matrices` divides its part of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
+    /// Subgroups of a workgroup, along rows and along outputs.
+    pub(super) groups: [usize; 2],
     /// Rows and columns of matrices that a subgroup holds.
-    pub(super) each: usize,
+    pub(super) each: [usize; 2],
     /// Inputs in workgroup memory at a time.
     pub(super) depth: usize,
     pub(super) size: usize,
@@ -97,13 +99,30 @@ pub struct Parts {
 }
 
 impl Blocks {
-    /// Rows and columns of subgroups in a workgroup.
-    const ACROSS: usize = 2;
+    /// Subgroups of a workgroup.
+    const PARTS: usize = 4;
+    /// Outputs that narrow blocks make.
+    pub(super) const NARROW: usize = 16;
 
-    /// Rows, and outputs, that a workgroup makes: 64 or 128 where subgroups have 32 lanes or more,
-    /// else 32.
-    pub fn extent(self) -> usize {
-        Self::ACROSS * self.each * self.size
+    /// Rows that a workgroup makes: 64 or 128 where subgroups have 32 lanes or more, else 32 or 64.
+    pub fn rows(self) -> usize {
+        self.groups[0] * self.each[0] * self.size
+    }
+
+    /// Outputs that a workgroup makes: 64, 128 or 16 where subgroups have 32 lanes or more, else 32
+    /// or 16.
+    pub fn outputs(self) -> usize {
+        self.groups[1] * self.each[1] * self.size
+    }
+
+    /// Rows that a subgroup makes: what it sums up of channels is of so many.
+    pub(super) fn chunk(self) -> usize {
+        self.each[0] * self.size
+    }
+
+    /// Workgroups of so many rows and outputs.
+    fn workgroups(self, rows: usize, outputs: usize) -> usize {
+        rows.div_ceil(self.rows()) * outputs.div_ceil(self.outputs())
     }
 }
 
@@ -126,7 +145,7 @@ impl Matrices {
             wgpu::Backend::Metal => (4, 32),
             _ => (info.subgroup_min_size as usize, info.subgroup_max_size as usize),
         };
-        let invocations = Blocks::ACROSS * Blocks::ACROSS * lanes;
+        let invocations = Blocks::PARTS * lanes;
         let fits = invocations
             <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
                 as usize;
@@ -162,25 +181,32 @@ impl Matrices {
     /// As many matrices as give an invocation 32 sums at most.
     pub(super) fn small(self) -> Blocks {
         let most = 32 * self.lanes / (self.size * self.size);
-        Blocks { each: 1 << (most.max(1).ilog2() / 2), depth: 32, size: self.size }
+        let each = 1 << (most.max(1).ilog2() / 2);
+        Blocks { groups: [2, 2], each: [each; 2], depth: 32, size: self.size }
     }
 
     /// Reads half as much for each sum, of which an invocation holds four times as many.
     pub(super) fn large(self) -> Option<Blocks> {
-        (self.size == 16 && self.lanes >= 32).then_some(Blocks {
-            each: 2 * self.small().each,
-            depth: 16,
-            ..self.small()
-        })
+        let small = self.small();
+        let each = small.each.map(|each| 2 * each);
+        (self.size == 16 && self.lanes >= 32).then_some(Blocks { each, depth: 16, ..small })
+    }
+
+    /// For few outputs: all subgroups make the same ones, of rows of their own.
+    pub(super) fn narrow(self) -> Option<Blocks> {
+        // Each invocation loads a vector of weights, at least.
+        let fits = Blocks::PARTS * self.lanes <= 128;
+        let each = [2, Blocks::NARROW / self.size];
+        let groups = [Blocks::PARTS, 1];
+        fits.then_some(Blocks { groups, each, depth: 32, size: self.size })
     }
 
     /// The blocks that suit a product of so many rows and outputs: large ones if there are enough
     /// to keep a large card busy.
     pub fn blocks(self, sizes: &MatmulMatricesSizes, rows: usize, outputs: usize) -> Blocks {
-        let enough = |blocks: &Blocks| {
-            rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent()) >= sizes.enough_large
-        };
-        self.large().filter(enough).unwrap_or(self.small())
+        let narrow = self.narrow().filter(|_| outputs <= Blocks::NARROW);
+        let enough = |blocks: &Blocks| blocks.workgroups(rows, outputs) >= sizes.enough_large;
+        narrow.or_else(|| self.large().filter(enough)).unwrap_or(self.small())
     }
 
     /// Where the product of so many rows and outputs makes too few workgroups to keep a large card
@@ -195,12 +221,13 @@ impl Matrices {
         into: usize,
     ) -> Option<Parts> {
         let blocks = self.blocks(sizes, rows, outputs);
-        let workgroups = rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent());
+        let workgroups = blocks.workgroups(rows, outputs);
         let all = taps * into.div_ceil(blocks.depth);
         let wanted =
             (sizes.enough / workgroups.max(1)).min(all / sizes.least_steps).min(sizes.most_parts);
         let steps = all.div_ceil(wanted.max(1));
-        (blocks == self.small() && wanted > 1).then(|| Parts { count: all.div_ceil(steps), steps })
+        (Some(blocks) != self.large() && wanted > 1)
+            .then(|| Parts { count: all.div_ceil(steps), steps })
     }
 
     /// Parameters of the kernel for products of `into` inputs; those of its epilogue are yet to be
@@ -210,13 +237,17 @@ impl Matrices {
             ("size", Value::from(self.size)),
             ("lanes", Value::from(self.lanes)),
             ("varying", Value::from(self.varying)),
-            ("down", Value::from(Blocks::ACROSS)),
-            ("across", Value::from(Blocks::ACROSS)),
-            ("each_rows", Value::from(blocks.each)),
-            ("each_columns", Value::from(blocks.each)),
+            ("down", Value::from(blocks.groups[0])),
+            ("across", Value::from(blocks.groups[1])),
+            ("each_rows", Value::from(blocks.each[0])),
+            ("each_columns", Value::from(blocks.each[1])),
             ("depth", Value::from(blocks.depth)),
             ("parted", Value::from(false)),
             ("backwards", Value::from(false)),
+            ("gated", Value::from(false)),
+            ("totals", Value::from(false)),
+            ("odd_inputs", Value::from(!into.is_multiple_of(4))),
+            ("odd_outputs", Value::from(false)),
             ("ragged", Value::from(!into.is_multiple_of(blocks.depth))),
         ]
         .into()

@@ -4,8 +4,12 @@
 //! and write where they are told, so who records either has them checked ([`Recording::new`]) or
 //! vouches for the commands ([`Recording::trusted`]).
 
+mod timed;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::kernel::{Access, Checks, Scalar};
 use super::{Buffer, Error, Gpu, Kernel, Params, Result, Slice};
@@ -75,20 +79,41 @@ enum Played {
     Copy { from: Slice, to: Slice },
 }
 
+impl Dispatch {
+    fn add_to(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.kernel.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+impl Played {
+    fn is_dispatch(&self) -> bool {
+        matches!(self, Played::Dispatch(_))
+    }
+}
+
 /// Commands with pipelines, uniforms and bind groups made once.
 pub struct Recording {
     gpu: Arc<Gpu>,
     commands: Vec<Played>,
     labels: Vec<(String, u64, u64)>,
+    /// Floating-point operations a second of its fastest play, once one is done.
+    rate: Arc<AtomicU64>,
     /// Every buffer that the commands use: bind groups keep them on the device, so they stay in the
     /// account of memory.
     _buffers: Vec<Arc<Buffer>>,
 }
 
-/// Submits are cut after this many floating-point operations: long enough to hide the cost of a
-/// submit, short enough for a watchdog that kills what runs two seconds.
+/// Submits are cut after this many floating-point operations, or commands, while nobody knows how
+/// fast the device does them: long enough to hide the cost of a submit, short enough for a watchdog
+/// that kills what runs two seconds.
 const SUBMIT_FLOPS: u64 = 20_000_000_000;
 const SUBMIT_COMMANDS: usize = 128;
+/// Then after what took about this long before: a tenth of that watchdog's time.
+const SUBMIT_SECONDS: f64 = 0.2;
+const MOST_COMMANDS: usize = 8192;
 
 impl Recording {
     /// Records commands of any kind: kernels are compiled with run-time checks, so that none reads
@@ -167,7 +192,8 @@ impl Recording {
         }
         let mut buffers = distinct_buffers(commands);
         buffers.push(uniforms);
-        Ok(Recording { gpu: gpu.clone(), commands: played, labels, _buffers: buffers })
+        let rate = Arc::default();
+        Ok(Recording { gpu: gpu.clone(), commands: played, labels, rate, _buffers: buffers })
     }
 
     /// Commands in it.
@@ -195,25 +221,55 @@ impl Recording {
         self.play_part(0..self.commands.len());
     }
 
+    /// How many submits a play takes now: fewer once one was done, and told how fast the device is.
+    pub fn submits(&self) -> usize {
+        let mut rest = &self.commands[..];
+        let mut submits = 0;
+        while !rest.is_empty() {
+            rest = &rest[self.cut(rest).0..];
+            submits += 1;
+        }
+        submits
+    }
+
+    /// How many of these commands one submit takes, and their floating-point operations.
+    fn cut(&self, commands: &[Played]) -> (usize, u64) {
+        let known = self.rate.load(Ordering::Relaxed);
+        let most = ((known as f64 * SUBMIT_SECONDS) as u64).max(SUBMIT_FLOPS);
+        let most_commands = if most > SUBMIT_FLOPS { MOST_COMMANDS } else { SUBMIT_COMMANDS };
+        let (mut count, mut flops) = (0, 0);
+        for command in commands {
+            if count == most_commands || (count > 0 && flops > most) {
+                break;
+            }
+            if let Played::Dispatch(dispatch) = command {
+                flops += dispatch.flops;
+            }
+            count += 1;
+        }
+        (count, flops)
+    }
+
     /// Submits the commands `range`; does not wait. What is given back stands for the last of them.
     pub(super) fn play_part(&self, range: std::ops::Range<usize>) -> Option<wgpu::SubmissionIndex> {
         let mut rest = self.commands.get(range).unwrap_or_default();
         let mut last = None;
+        let (start, mut all) = (Instant::now(), 0);
         while !rest.is_empty() {
-            let mut flops = 0;
-            let mut count = 0;
-            for command in rest {
-                if count == SUBMIT_COMMANDS || (count > 0 && flops > SUBMIT_FLOPS) {
-                    break;
-                }
-                if let Played::Dispatch(dispatch) = command {
-                    flops += dispatch.flops;
-                }
-                count += 1;
-            }
+            let (count, flops) = self.cut(rest);
             let (now, later) = rest.split_at(count);
             last = Some(submit(&self.gpu, now));
             rest = later;
+            all += flops;
+        }
+        // What is too short says more of the submit. What waits for others' work says too little,
+        // which does no harm.
+        if all >= SUBMIT_FLOPS {
+            let rate = self.rate.clone();
+            self.gpu.queue.on_submitted_work_done(move || {
+                let seconds = start.elapsed().as_secs_f64().max(1e-9);
+                rate.fetch_max((all as f64 / seconds) as u64, Ordering::Relaxed);
+            });
         }
         last
     }
@@ -226,8 +282,9 @@ impl Recording {
         self.gpu.wait()
     }
 
-    /// Plays the commands one at a time, each waited for, and sums what they cost by label. `clock`
-    /// gives seconds.
+    /// Plays the commands one at a time and sums what they cost by label: by the device's own
+    /// timestamps where it was opened with them, as cards are, else each waited for, by `clock`,
+    /// which gives seconds.
     pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
         Ok(summed(self.timeline(clock)?))
     }
@@ -243,17 +300,16 @@ impl Recording {
         range: std::ops::Range<usize>,
         clock: &dyn Fn() -> f64,
     ) -> Result<Vec<(String, Cost)>> {
-        let mut costs = Vec::with_capacity(range.len());
-        let commands = self.commands.iter().zip(&self.labels).take(range.end).skip(range.start);
-        for (command, (label, flops, bytes)) in commands {
-            let start = clock();
-            submit(&self.gpu, std::slice::from_ref(command));
-            self.gpu.wait()?;
-            let seconds = clock() - start;
-            let cost = Cost { calls: 1, seconds, flops: *flops, bytes: *bytes };
-            costs.push((label.clone(), cost));
-        }
-        Ok(costs)
+        let commands = self.commands.get(range.clone()).unwrap_or_default();
+        let seconds = match timed::by_timestamps(&self.gpu, commands)? {
+            Some(seconds) => seconds,
+            None => timed::by_clock(&self.gpu, commands, clock)?,
+        };
+        let labels = self.labels.get(range).unwrap_or_default();
+        let cost = |((label, flops, bytes), seconds): (&(String, u64, u64), f64)| {
+            (label.clone(), Cost { calls: 1, seconds, flops: *flops, bytes: *bytes })
+        };
+        Ok(labels.iter().zip(seconds).map(cost).collect())
     }
 }
 
@@ -278,27 +334,23 @@ pub(super) fn dispatched(commands: &[Command]) -> impl Iterator<Item = (&'static
     })
 }
 
+fn copy(encoder: &mut wgpu::CommandEncoder, from: &Slice, to: &Slice) {
+    let (source, target) = (&from.buffer.raw, &to.buffer.raw);
+    encoder.copy_buffer_to_buffer(source, from.offset, target, to.offset, from.size);
+}
+
 fn submit(gpu: &Gpu, commands: &[Played]) -> wgpu::SubmissionIndex {
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let mut rest = commands;
     while let Some(first) = rest.first() {
         if let Played::Copy { from, to } = first {
-            encoder.copy_buffer_to_buffer(
-                &from.buffer.raw,
-                from.offset,
-                &to.buffer.raw,
-                to.offset,
-                from.size,
-            );
+            copy(&mut encoder, from, to);
             rest = &rest[1..];
             continue;
         }
         let mut pass = encoder.begin_compute_pass(&Default::default());
         while let Some(Played::Dispatch(dispatch)) = rest.first() {
-            pass.set_pipeline(&dispatch.kernel.pipeline);
-            pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            let [x, y, z] = dispatch.grid;
-            pass.dispatch_workgroups(x, y, z);
+            dispatch.add_to(&mut pass);
             rest = &rest[1..];
         }
     }

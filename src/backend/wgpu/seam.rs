@@ -12,7 +12,7 @@ use super::uses::uses_of_steps;
 use super::weights::Weights;
 use crate::backend::streaming::bytes_of_all;
 use crate::backend::{
-    self, Backend, Executable, Held, Precision, Result, TooLittle, View, WeightStore,
+    self, Backend, Executable, Held, Precision, Result, Rounding, TooLittle, View, WeightStore,
 };
 use crate::graph::{Graph, ParameterSource, Plan, Target};
 
@@ -33,8 +33,8 @@ impl Backend for Gpu {
         self.gradients_by_matrices().map_err(str::to_string)
     }
 
-    fn halves_activations(&self) -> bool {
-        self.activations().is_ok()
+    fn rounding(&self) -> Option<Rounding> {
+        Some(Rounding { factors: self.rounds_to_f16(), activations: self.activations().is_ok() })
     }
 
     fn target(&self) -> &dyn Target {

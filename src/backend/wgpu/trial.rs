@@ -171,7 +171,7 @@ impl Matrices {
     /// Whether products of known numbers come out right, to the last bit, or what went wrong.
     /// Drivers were seen that compile kernels with cooperative matrices and compute something else.
     pub(super) fn test(self, gpu: &Gpu) -> Result<Tested, String> {
-        for blocks in [Some(self.small()), self.large()].into_iter().flatten() {
+        for blocks in [Some(self.small()), self.large(), self.narrow()].into_iter().flatten() {
             self.test_blocks(gpu, blocks).map_err(|e| e.to_string())??;
         }
         let mut problems = Vec::new();
@@ -292,7 +292,7 @@ impl Matrices {
         // that all sums are exact.
         const PANEL: usize = 64;
         let (rows, into, outputs) =
-            (blocks.extent() + 13, 2 * blocks.depth + 12, blocks.extent() + 20);
+            (blocks.rows() + 13, 2 * blocks.depth + 12, blocks.outputs() + 20);
         let x = |row: usize, k: usize| ((row * 7 + k * 3) % 11) as f32 - 5.0;
         let w = |output: usize, k: usize| ((output * 5 + k * 2) % 13) as f32 - 6.0;
         let xs: Vec<f32> = (0..rows * into).map(|i| x(i / into, i % into)).collect();
@@ -327,8 +327,8 @@ impl Matrices {
             ],
             uniforms: uniforms.map(|(name, value)| (name, Uniform::from(value))).to_vec(),
             grid: [
-                outputs.div_ceil(blocks.extent()) as u32,
-                rows.div_ceil(blocks.extent()) as u32,
+                outputs.div_ceil(blocks.outputs()) as u32,
+                rows.div_ceil(blocks.rows()) as u32,
                 1,
             ],
             label: "test of cooperative matrices".into(),

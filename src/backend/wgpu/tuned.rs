@@ -225,7 +225,7 @@ impl Tuned {
         lora_down: LoraDownSizes { lanes: 64, rows: 4, outputs: 4 },
         lora_up: LoraUpSizes { lanes: 16, rows: 4 },
         weight_gradient: WeightGradientSizes { lanes: 64, shortest_block: 32, most_blocks: 64 },
-        group_norm: GroupNormSizes { shortest_chunk: 64, most_chunks: 64 },
+        group_norm: GroupNormSizes { shortest_chunk: 64, most_chunks: 512 },
         outer_sums: OuterSumsSizes { tiles: 4 },
     };
 

@@ -21,19 +21,26 @@ pub struct Figures {
     pub plain: f64,
     /// GB/s of its memory.
     pub gigabytes: f64,
+    /// What workgroups are shared out to.
+    pub multiprocessors: u32,
 }
 
 impl Card {
     pub fn figures(self) -> Figures {
         match self {
-            Card::H200 => {
-                Figures { name: "NVIDIA H200", matrices: 989.0, plain: 67.0, gigabytes: 4800.0 }
-            }
+            Card::H200 => Figures {
+                name: "NVIDIA H200",
+                matrices: 989.0,
+                plain: 67.0,
+                gigabytes: 4800.0,
+                multiprocessors: 132,
+            },
             Card::Rtx4090 => Figures {
                 name: "NVIDIA GeForce RTX 4090",
                 matrices: 165.2,
                 plain: 82.6,
                 gigabytes: 1008.0,
+                multiprocessors: 128,
             },
         }
     }

@@ -29,6 +29,9 @@ struct Line {
     microseconds: f64,
     /// Those of them that arithmetic takes.
     arithmetic: f64,
+    /// Where a call of fewer workgroups than the card has multiprocessors gets no more than their
+    /// share of it.
+    filled: f64,
     by_matrices: bool,
 }
 
@@ -60,6 +63,7 @@ pub fn run(
     let (mut graph, outputs) = built(part, options, global.matrices != MatrixUse::Off)?;
     if !options.f32 {
         graph.round_activations();
+        graph.hold_halves();
     }
     let traits = traits(global);
     let plan = Plan::new(&graph, &outputs, &traits);
@@ -116,8 +120,11 @@ pub fn run(
         figures.name, figures.matrices, figures.plain, figures.gigabytes
     ));
     terminal.note(format!(
-        "{:.2} ms a pass at least; {:.0} GFLOP, {:.2} GB, {} commands, {} MiB activations",
+        "{:.2} ms a pass at least, {:.2} as workgroups fill its {} multiprocessors; {:.0} GFLOP, \
+            {:.2} GB, {} commands, {} MiB activations",
         all.microseconds * 1e-3,
+        all.filled * 1e-3,
+        figures.multiprocessors,
         all.gigaflops,
         all.gigabytes,
         commands.len(),
@@ -129,11 +136,12 @@ pub fn run(
 fn lines(commands: &[Command], figures: &Figures) -> Vec<Line> {
     let mut lines: HashMap<String, Line> = HashMap::new();
     for command in commands {
-        let (what, kernel, flops, bytes) = match command {
-            Command::Dispatch { label, kernel, flops, bytes, .. } => {
-                (label.as_str(), *kernel, *flops as f64, *bytes as f64)
+        let (what, kernel, flops, bytes, workgroups) = match command {
+            Command::Dispatch { label, kernel, flops, bytes, grid, .. } => {
+                let workgroups = grid.iter().map(|&n| u64::from(n)).product::<u64>();
+                (label.as_str(), *kernel, *flops as f64, *bytes as f64, workgroups)
             }
-            Command::Copy { from, .. } => ("copy", "copy", 0.0, 2.0 * from.size as f64),
+            Command::Copy { from, .. } => ("copy", "copy", 0.0, 2.0 * from.size as f64, u64::MAX),
         };
         let by_matrices = kernel.contains("_matrices");
         let rate = if by_matrices { figures.matrices } else { figures.plain };
@@ -143,7 +151,10 @@ fn lines(commands: &[Command], figures: &Figures) -> Vec<Line> {
         line.gigaflops += flops * 1e-9;
         line.gigabytes += bytes * 1e-9;
         line.arithmetic += arithmetic;
-        line.microseconds += arithmetic.max(bytes / figures.gigabytes * 1e-3);
+        let least = arithmetic.max(bytes / figures.gigabytes * 1e-3);
+        line.microseconds += least;
+        let share = workgroups.max(1) as f64 / f64::from(figures.multiprocessors);
+        line.filled += least / share.min(1.0);
         line.by_matrices = by_matrices;
     }
     let named = |(what, line)| Line { what, ..line };
@@ -161,6 +172,7 @@ fn total(lines: &[Line]) -> Line {
         gigabytes: sum(|line| line.gigabytes),
         microseconds: sum(|line| line.microseconds),
         arithmetic: sum(|line| line.arithmetic),
+        filled: sum(|line| line.filled),
         by_matrices: false,
     }
 }
@@ -168,7 +180,16 @@ fn total(lines: &[Line]) -> Line {
 fn table(lines: &[Line], all: &Line) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["operation", "calls", "GFLOP", "GB", "us at least", "of it arithmetic", ""]);
+    table.set_header([
+        "operation",
+        "calls",
+        "GFLOP",
+        "GB",
+        "us at least",
+        "of it arithmetic",
+        "us as workgroups fill it",
+        "",
+    ]);
     for line in std::iter::once(all).chain(lines) {
         table.add_row([
             line.what.clone(),
@@ -177,6 +198,7 @@ fn table(lines: &[Line], all: &Line) -> Table {
             format!("{:.3}", line.gigabytes),
             format!("{:.0}", line.microseconds),
             format!("{:.0}", line.arithmetic),
+            format!("{:.0}", line.filled),
             if line.by_matrices { "matrices" } else { "" }.to_string(),
         ]);
     }
@@ -192,7 +214,13 @@ mod tests {
 
     #[test]
     fn times_are_the_greater_of_arithmetic_and_memory() {
-        let figures = Figures { name: "it", matrices: 10.0, plain: 1.0, gigabytes: 100.0 };
+        let figures = Figures {
+            name: "it",
+            matrices: 10.0,
+            plain: 1.0,
+            gigabytes: 100.0,
+            multiprocessors: 4,
+        };
         let dispatch = |kernel, flops, bytes| Command::Dispatch {
             kernel,
             params: Default::default(),
@@ -217,5 +245,7 @@ mod tests {
             [("copy", 1, 5000.0), ("matmul_matrices", 2, 3000.0), ("geglu", 1, 1000.0)]
         );
         assert_eq!(total(&lines).microseconds.round(), 9000.0);
+        // Each is one workgroup, of four.
+        assert_eq!(total(&lines).filled.round(), 36000.0);
     }
 }

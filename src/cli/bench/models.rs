@@ -171,9 +171,7 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         _ => Precision::AsStored,
     };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), precision);
-    if weights.has_halves(&graph) {
-        graph.round_activations();
-    }
+    weights.let_round(&mut graph);
     let plan = Plan::new(&graph, &outputs, gpu.target());
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;

@@ -32,7 +32,7 @@ impl Studio {
         terminal: &Terminal,
     ) -> Result<Studio> {
         let checkpoint = open_model(&order.recipe, arguments)?;
-        let gpu = global.open()?;
+        let gpu = global.open_like(order.recipe.rounding)?;
         terminal.detail(format!("adapter: {}", gpu.name()));
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, order.recipe.precision)?;
         order.vae.as_ref().map(|vae| pipeline.decode_by(vae)).transpose()?;
@@ -144,6 +144,7 @@ fn made_by(studio: &Studio, asked: &mut Order, arguments: &Arguments) -> Result<
     asked.request.controls = steering::open(&asked.recipe, pictures, &studio.checkpoint)?;
     arguments.concepts.check_base(&asked.request.concepts, &studio.checkpoint)?;
     asked.recipe.adapter = Some(studio.gpu.name().to_string());
+    asked.recipe.rounding = studio.gpu.rounding();
     let replaced = if studio.gpu.backend::<Gpu>().is_some() { replaced_kernels()? } else { &[] };
     asked.recipe.kernels = replaced.to_vec();
     asked.recipe.model_hash = Some(studio.hash.clone());

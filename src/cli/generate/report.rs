@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mixofshow::backend::Rounding;
 use mixofshow::counted;
 use mixofshow::pipeline::Generated;
 use mixofshow::pipeline::recipe::Recipe;
@@ -20,6 +21,8 @@ pub struct Report {
     model: Option<String>,
     model_hash: Option<String>,
     adapter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rounding: Option<Rounding>,
     /// All settings, as the first picture's file has them.
     settings: Option<Value>,
     warnings: Vec<String>,
@@ -73,6 +76,7 @@ impl Report {
             model: recipe.model.clone(),
             model_hash: recipe.model_hash.clone(),
             adapter: recipe.adapter.clone(),
+            rounding: recipe.rounding,
             settings: told.parameters(generated, 0).mos,
             warnings,
             stages: stages.collect(),

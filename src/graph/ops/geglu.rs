@@ -40,6 +40,10 @@ impl Operation for Geglu {
         }
     }
 
+    fn is_gate(&self) -> bool {
+        true
+    }
+
     fn gradient(
         &self,
         graph: &mut Graph,

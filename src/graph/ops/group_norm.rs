@@ -78,6 +78,10 @@ impl Operation for GroupNormStatistics {
         }
     }
 
+    fn reads_totals(&self) -> bool {
+        true
+    }
+
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
         3 * inputs[0].elements() as u64
     }

@@ -113,6 +113,9 @@ pub enum Epilogue {
         /// `up` is `[rank, channels]`.
         transposed: bool,
     },
+    /// The first half of the channels times gelu of the second: half of them are stored. Always the
+    /// last, after sums alone.
+    Geglu,
 }
 
 impl Epilogue {
@@ -129,7 +132,10 @@ impl Epilogue {
     pub fn operand(&self) -> Option<Tensor> {
         match self {
             Epilogue::Add(t, _) | Epilogue::Multiply(t, _) | Epilogue::Derivative(_, t) => Some(*t),
-            Epilogue::Function(_) | Epilogue::Scale(_) | Epilogue::Lora { .. } => None,
+            Epilogue::Function(_)
+            | Epilogue::Scale(_)
+            | Epilogue::Lora { .. }
+            | Epilogue::Geglu => None,
         }
     }
 
@@ -139,7 +145,8 @@ impl Epilogue {
             Epilogue::Function(_)
             | Epilogue::Scale(_)
             | Epilogue::Derivative(..)
-            | Epilogue::Lora { .. } => None,
+            | Epilogue::Lora { .. }
+            | Epilogue::Geglu => None,
         }
     }
 }
@@ -183,6 +190,18 @@ pub trait Operation: Any + Debug + Send + Sync {
     /// This operation as padding written by the one that made its input: top, bottom, left, right.
     fn as_padding(&self) -> Option<[usize; 4]> {
         None
+    }
+
+    /// Whether this is the gated unit that the operation before it may make at once
+    /// ([`Epilogue::Geglu`]).
+    fn is_gate(&self) -> bool {
+        false
+    }
+
+    /// Whether this reads of input 0 nothing but the means and squared deviations of channels, which
+    /// the operation before it may sum up while it stores ([`Target::totals`](super::Target)).
+    fn reads_totals(&self) -> bool {
+        false
     }
 
     /// Each pixel of the output is made of a window of input 0 that moves with it a pixel at a

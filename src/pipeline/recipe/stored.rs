@@ -3,8 +3,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ConceptSource, ControlSource, Recipe, Source};
-use crate::backend::Precision;
-use crate::backend::ReplacedKernel;
+use crate::backend::{Precision, ReplacedKernel, Rounding};
 use crate::pipeline::{Hires, Request, Upscaler};
 use crate::region::Layout;
 use crate::scheduler::sampler::SamplerKind;
@@ -82,6 +81,8 @@ struct Stored {
     batch: Option<Batch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     adapter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rounding: Option<Rounding>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     controls: Vec<ControlSource>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -177,6 +178,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         latents_index: recipe.latents.as_ref().map(|_| recipe.latents_index),
         batch: (of > 1).then_some(Batch { index, of }),
         adapter: recipe.adapter.clone(),
+        rounding: recipe.rounding,
         controls: recipe.controls.clone(),
         kernels: recipe.kernels.clone(),
     };
@@ -243,6 +245,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         seed_is_open: false,
         batch: stored.batch.map(|batch| (batch.index, batch.of)),
         adapter: stored.adapter,
+        rounding: stored.rounding,
         controls: stored.controls,
         kernels: stored.kernels,
         region_masks: stored.region_masks,

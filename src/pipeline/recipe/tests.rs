@@ -106,6 +106,7 @@ fn unusual() -> Recipe {
             text_scale: Some(1.0),
         }],
         adapter: Some("a card".into()),
+        rounding: Some(Rounding { factors: true, activations: true }),
         batch: Some((1, 3)),
         seed_is_open: false,
         kernels: vec![crate::backend::ReplacedKernel {

@@ -69,6 +69,7 @@ fn open(
     recipe.model = Some(order.model.given());
     recipe.precision = worker.precision;
     recipe.adapter = Some(worker.device.name().to_string());
+    recipe.rounding = worker.device.rounding();
     recipe.kernels = replaced_kernels(&worker.device)?;
     Ok((request, recipe))
 }

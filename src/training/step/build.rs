@@ -111,9 +111,14 @@ pub(super) fn build(models: &Models, config: &StepConfig, rounds: bool) -> Resul
     if config.checkpointing {
         graph.recompute_blocks();
     }
-    let halves = rounds && has_halves(&graph, models, config);
+    let held = halves(&graph, models, config);
+    let halves = rounds && held.contains(&true);
     if halves {
         graph.round_gradients();
+        graph.round_activations();
+        if !held.contains(&false) {
+            graph.hold_halves();
+        }
     }
     let gradients = gradients(&mut graph, &groups, &forward, loss, halves)?;
     let (report, rates) =
@@ -281,16 +286,16 @@ fn forward(
 /// gradients of 1e-4 and less, where f16 has fewer digits, and none below 6e-8.
 const LOSS_SCALE: f32 = 16384.0;
 
-/// Whether some matrix of the graph is held in 16 bits.
-fn has_halves(graph: &Graph, models: &Models, config: &StepConfig) -> bool {
+/// Of each matrix of the graph, whether it is held in 16 bits.
+fn halves(graph: &Graph, models: &Models, config: &StepConfig) -> Vec<bool> {
     let is_half = |node: &Node| match &node.origin {
         Origin::Parameter { name } if node.shape.len() > 1 => {
             let info = models.parameters.info(name);
-            info.is_some_and(|info| config.precision.is_half(info.stored))
+            Some(info.is_some_and(|info| config.precision.is_half(info.stored)))
         }
-        _ => false,
+        _ => None,
     };
-    graph.nodes().iter().any(is_half)
+    graph.nodes().iter().filter_map(is_half).collect()
 }
 
 /// The gradient of every group that is trained, `[numbers]`.

@@ -18,7 +18,7 @@ mod texts;
 use std::collections::HashMap;
 
 use crate::backend::reference::Reference;
-use crate::backend::{Cost, Device};
+use crate::backend::{Cost, Device, Rounding};
 use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
@@ -66,6 +66,15 @@ impl TrainingStep {
         let built = build::build(models, config, device.rounds_gradients().is_ok())?;
         let engine = Engine::new(device, models.parameters.clone(), config.precision, &built);
         Ok(TrainingStep::with(models, config, built, engine))
+    }
+
+    /// What it rounds to f16 on `device` besides weights; none where nothing is ever.
+    pub fn rounding(&self, device: &Device) -> Option<Rounding> {
+        let graph = &self.built.graph;
+        device.rounding().map(|rounding| Rounding {
+            factors: rounding.factors && !graph.is_precise(),
+            activations: rounding.activations && graph.rounds_activations(),
+        })
     }
 
     /// Lets the step stay within so many bytes of the device: weights come anew in each run where

@@ -1,9 +1,10 @@
 //! How [`attention_gradient`](crate::graph::ops) runs on a graphics device.
 
 use super::attention::Sharing;
+use super::attention_matrices::Lines;
 use super::vector_width;
 use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work};
-use crate::backend::wgpu::{Matrices, Params, Schedule, Traits, Uniform, Value};
+use crate::backend::wgpu::{Params, Schedule, Traits, Uniform, Value};
 use crate::graph::ops::attention::Attention;
 use crate::graph::ops::attention_gradient::{
     AttentionKeysValues, AttentionQueries, AttentionRows, Extents,
@@ -25,64 +26,38 @@ pub(super) struct Kernel {
 
 /// How a kernel by matrices divides one side of an attention, and what it meets.
 #[derive(Clone, Copy, Debug)]
-struct Tiles {
-    matrices: Matrices,
-    d: usize,
-    padded: usize,
-    /// Rows of matrices that a subgroup makes.
-    each: usize,
+struct Meeting {
+    lines: Lines,
     /// Lines met at a time.
     met: usize,
-    /// Sums of keys and of values are made by workgroups of their own: both leave too few
-    /// registers.
-    apart: bool,
 }
 
-impl Tiles {
-    /// Subgroups of a workgroup.
-    const PARTS: usize = 4;
+impl Meeting {
     /// Widest heads whose sums of keys and values fit one invocation's registers together.
     const TOGETHER: usize = 80;
 
     /// For heads of `d` channels, if kernels may round and the device has matrices. `sides`: arrays
     /// of scores, one forward and two backward; `kept`: of them, how many go back as matrices.
-    fn of(lowering: &Lowering<'_>, d: usize, [met, sides, kept]: [usize; 3]) -> Option<Tiles> {
+    fn of(lowering: &Lowering<'_>, d: usize, [met, sides, kept]: [usize; 3]) -> Option<Meeting> {
         let Schedule::Matrices(matrices) = lowering.traits.schedule else { return None };
         let Traits { tuned, workgroup_memory, .. } = &lowering.traits;
-        let padded = d.next_multiple_of(matrices.size);
-        let suits = d > 0 && d.is_multiple_of(4) && padded <= tuned.attention_matrices.widest;
-        if !lowering.rounds || !matrices.attention || !suits {
+        if !lowering.rounds || !matrices.attention {
             return None;
         }
-        let each = (matrices.lanes / matrices.size / 2).max(1);
+        let lines = Lines::of(matrices, &tuned.attention_matrices, d)?;
         let memory = (*workgroup_memory).min(tuned.attention_matrices.memory);
-        let fits = |tiles: &Tiles| {
-            let (rows, stride, line) = (tiles.rows(), padded + 8, tiles.met + 8);
-            let halves = (rows * stride).max(met * tiles.met * stride + kept * rows * line);
+        let fits = |meeting: &Meeting| {
+            let (rows, stride, line) = (lines.count(), lines.padded + 8, meeting.met + 8);
+            let halves = (rows * stride).max(met * meeting.met * stride + kept * rows * line);
             2 * halves + 4 * sides * rows * line + 32 <= memory
         };
-        let apart = padded > Self::TOGETHER;
-        [32, 16].map(|met| Tiles { matrices, d, padded, each, met, apart }).into_iter().find(fits)
+        [32, 16].map(|met| Meeting { lines, met }).into_iter().find(fits)
     }
 
-    /// Lines that a workgroup makes.
-    fn rows(&self) -> usize {
-        Self::PARTS * self.each * self.matrices.size
-    }
-
-    fn params(&self, causal: bool) -> Params {
-        let Matrices { size, lanes, varying, .. } = self.matrices;
-        [
-            ("size", Value::from(size)),
-            ("lanes", Value::from(lanes)),
-            ("varying", Value::from(varying)),
-            ("parts", Value::from(Self::PARTS)),
-            ("each", Value::from(self.each)),
-            ("d", Value::from(self.d)),
-            ("padded", Value::from(self.padded)),
-            ("causal", Value::from(causal)),
-        ]
-        .into()
+    /// Whether sums of keys and of values are made by workgroups of their own: both leave too few
+    /// registers.
+    fn apart(self) -> bool {
+        self.lines.padded > Self::TOGETHER
     }
 }
 
@@ -102,15 +77,15 @@ impl Kernel {
             }
             _ => ("attention_keys_values_gradient_matrices", "queries", [2, 2, 2]),
         };
-        let tiles = Tiles::of(lowering, d, work)?;
-        let mut params = tiles.params(causal);
-        params.insert(met, Value::from(tiles.met));
+        let meeting = Meeting::of(lowering, d, work)?;
+        let mut params = meeting.lines.params();
+        params.extend([("causal", Value::from(causal)), (met, Value::from(meeting.met))]);
         let mut heads = 1;
         if met == "queries" {
-            params.insert("apart", Value::from(tiles.apart));
-            heads += usize::from(tiles.apart);
+            params.insert("apart", Value::from(meeting.apart()));
+            heads += usize::from(meeting.apart());
         }
-        Some((name, params, tiles.rows(), heads))
+        Some((name, params, meeting.lines.count(), heads))
     }
 
     fn dispatch(

@@ -12,15 +12,62 @@ use crate::graph::ops::regional_attention::{REGION_GROUP, RegionalAttention};
 pub(in crate::backend::wgpu) const MOST: usize = 15;
 pub(in crate::backend::wgpu) const HEADROOM: usize = 6;
 
+/// How a workgroup's subgroups share out lines of a head, queries or keys, in all kernels that keep
+/// a line in one subgroup's registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lines {
+    matrices: Matrices,
+    /// Channels of a head, and as many as fill matrices.
+    pub d: usize,
+    pub padded: usize,
+    /// Rows of matrices that a subgroup makes.
+    pub each: usize,
+}
+
+impl Lines {
+    /// Subgroups of a workgroup.
+    const PARTS: usize = 4;
+
+    /// Half as many lines a subgroup as it has lanes; none for heads that are too wide.
+    pub fn of(matrices: Matrices, sizes: &AttentionMatricesSizes, d: usize) -> Option<Lines> {
+        let padded = d.next_multiple_of(matrices.size);
+        let suits = d > 0 && d.is_multiple_of(4) && padded <= sizes.widest;
+        suits.then_some(Lines { matrices, d, padded, each: Self::half(matrices) })
+    }
+
+    fn half(matrices: Matrices) -> usize {
+        (matrices.lanes / matrices.size / 2).max(1)
+    }
+
+    /// Twice as many, where subgroups have lanes for it.
+    fn doubled(self) -> Lines {
+        Lines { each: (self.matrices.lanes / self.matrices.size).max(1), ..self }
+    }
+
+    /// Of a workgroup.
+    pub fn count(self) -> usize {
+        Self::PARTS * self.each * self.matrices.size
+    }
+
+    pub fn params(self) -> Params {
+        let Matrices { size, lanes, varying, .. } = self.matrices;
+        [
+            ("size", Value::from(size)),
+            ("lanes", Value::from(lanes)),
+            ("varying", Value::from(varying)),
+            ("parts", Value::from(Self::PARTS)),
+            ("each", Value::from(self.each)),
+            ("d", Value::from(self.d)),
+            ("padded", Value::from(self.padded)),
+        ]
+        .into()
+    }
+}
+
 /// How the kernel `attention_matrices` divides tokens and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tiles {
-    matrices: Matrices,
-    /// Channels of a head, and as many as fill matrices.
-    d: usize,
-    padded: usize,
-    /// Rows of matrices that a subgroup makes.
-    each: usize,
+    lines: Lines,
     /// Keys in workgroup memory at a time.
     keys: usize,
     /// Whether the next ones are loaded while these are worked on.
@@ -28,8 +75,6 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Subgroups of a workgroup.
-    const PARTS: usize = 4;
     /// Keys at a time; fewer where memory is short. What is added up first hangs on it, so nothing
     /// but the head's width and the device decides.
     const KEYS: [usize; 2] = [32, 16];
@@ -44,12 +89,9 @@ impl Tiles {
         tokens: usize,
         planes: usize,
     ) -> Option<Tiles> {
-        let padded = d.next_multiple_of(matrices.size);
-        if d == 0 || !d.is_multiple_of(4) || padded > sizes.widest {
-            return None;
-        }
-        let of = |each: usize, keys: usize| {
-            let tiles = Tiles { matrices, d, padded, each, keys, ahead: false };
+        let half = Lines::of(matrices, sizes, d)?;
+        let of = |lines: Lines, keys: usize| {
+            let tiles = Tiles { lines, keys, ahead: false };
             Tiles { ahead: tiles.vectors() <= sizes.ahead, ..tiles }
         };
         let fits = |tiles: &Tiles| tiles.memory() <= memory.min(sizes.memory);
@@ -57,58 +99,50 @@ impl Tiles {
         let many = |tiles: &Tiles| {
             tokens >= 2 * tiles.tokens() && tokens.div_ceil(tiles.tokens()) * planes >= sizes.enough
         };
-        let large = |tiles: &Tiles| padded <= sizes.widest_large && many(tiles);
-        let [most, half] = [1, 2].map(|n| (matrices.lanes / matrices.size / n).max(1));
-        let tiles = Self::KEYS.map(|keys| [of(most, keys), of(half, keys)]);
+        let large = |tiles: &Tiles| half.padded <= sizes.widest_large && many(tiles);
+        let tiles = Self::KEYS.map(|keys| [of(half.doubled(), keys), of(half, keys)]);
         let [first, second] = tiles;
         first
             .into_iter()
             .chain(second)
-            .find(|tiles| fits(tiles) && (tiles.each == half || large(tiles)))
+            .find(|tiles| fits(tiles) && (tiles.lines == half || large(tiles)))
     }
 
     /// Tokens that a workgroup makes.
     pub fn tokens(self) -> usize {
-        Self::PARTS * self.each * self.matrices.size
+        self.lines.count()
     }
 
     /// Bytes of workgroup memory, as the kernel declares it.
     fn memory(self) -> usize {
-        let (row, scores_row) = (self.padded + 8, self.keys + 8);
+        let padded = self.lines.padded;
+        let (row, scores_row) = (padded + 8, self.keys + 8);
         let halves = (self.tokens() * row)
-            .max(self.padded * scores_row + self.keys * row + self.tokens() * scores_row);
+            .max(padded * scores_row + self.keys * row + self.tokens() * scores_row);
         (2 * halves).next_multiple_of(16) + 4 * self.tokens() * (scores_row + 4) + 16
     }
 
     /// Vectors of the next keys and values that an invocation would load ahead.
     fn vectors(self) -> usize {
-        2 * (self.keys * self.d / 4).div_ceil(Self::PARTS * self.matrices.lanes)
+        let invocations = Lines::PARTS * self.lines.matrices.lanes;
+        2 * (self.keys * self.lines.d / 4).div_ceil(invocations)
     }
-}
 
-impl Tiles {
     /// As [`Tiles::of`], of workgroups that make no more tokens than share a table of regions, as
     /// far as subgroups allow it: numbers are the same.
     fn regional(self) -> Tiles {
-        let half = (self.matrices.lanes / self.matrices.size / 2).max(1);
+        let half = Lines::half(self.lines.matrices);
         if self.tokens() > REGION_GROUP {
-            Tiles { each: self.each.min(half), ..self }
+            Tiles { lines: Lines { each: self.lines.each.min(half), ..self.lines }, ..self }
         } else {
             self
         }
     }
 
     fn params(self, keys: usize) -> Params {
-        let Matrices { size, lanes, varying, .. } = self.matrices;
-        [
-            ("size", Value::from(size)),
-            ("lanes", Value::from(lanes)),
-            ("varying", Value::from(varying)),
-            ("parts", Value::from(Tiles::PARTS)),
-            ("each", Value::from(self.each)),
+        let mut params = self.lines.params();
+        params.extend([
             ("keys", Value::from(self.keys)),
-            ("d", Value::from(self.d)),
-            ("padded", Value::from(self.padded)),
             ("causal", Value::from(false)),
             ("masked", Value::from(false)),
             ("regional", Value::from(false)),
@@ -116,8 +150,8 @@ impl Tiles {
             ("ahead", Value::from(self.ahead)),
             ("most", Value::from(MOST)),
             ("headroom", Value::from(HEADROOM)),
-        ]
-        .into()
+        ]);
+        params
     }
 }
 

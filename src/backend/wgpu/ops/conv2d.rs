@@ -22,6 +22,11 @@ impl Lower for Conv2d {
         matmul::scratch(traits, [output.rows(), w[2] * w[3], w[1], w[0]])
     }
 
+    fn totals(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
+        let w = inputs.get(1)?;
+        matmul::totals(traits, [output.rows(), w[2] * w[3], w[1], w[0]], output[0])
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let (x, w, y) = (
             lowering.input_shape(0).clone(),

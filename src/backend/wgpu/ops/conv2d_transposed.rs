@@ -1,10 +1,12 @@
 //! How [`conv2d_transposed`](crate::graph::ops) runs on a graphics device.
 
+use super::matmul;
 use super::matmul::{Geometry, Window, lower_matmul};
+use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lowering::{Lower, Lowering};
-use crate::graph::Fold;
 use crate::graph::ops::conv2d_transposed::{Conv2dTransposed, windows};
+use crate::graph::{Fold, Shape};
 
 impl Lower for Conv2dTransposed {
     fn layout(&self, index: usize) -> Layout {
@@ -13,6 +15,12 @@ impl Lower for Conv2dTransposed {
 
     fn folds(&self) -> Fold {
         Fold::LoraAndElementwise
+    }
+
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
+        let w = inputs.get(1)?;
+        let taps = windows([w[2], w[3]], self.stride).iter().product();
+        matmul::scratch(traits, [output.rows(), taps, w[0], output.channels()])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

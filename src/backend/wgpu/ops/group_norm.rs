@@ -1,7 +1,7 @@
 //! How [`group_norm`](crate::graph::ops) runs on a graphics device.
 
 use super::{padded_grid, vector_width};
-use crate::backend::wgpu::lowering::{Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work, spread};
 use crate::backend::wgpu::tuned::GroupNormSizes;
 use crate::backend::wgpu::{Params, Traits, Value};
 use crate::graph::ops::group_norm::{GroupNorm, GroupNormStatistics};
@@ -21,6 +21,9 @@ impl Lower for GroupNormStatistics {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let x = lowering.input_shape(0).clone();
         let (batch, rows, channels) = (x[0], x.rows() / x[0], x.channels());
+        if let Some((totals, chunks)) = lowering.totals() {
+            return self.combine(lowering, totals, chunks);
+        }
         let chunks = chunks(&lowering.traits.tuned.group_norm, &x);
         let vector = vector_width(&[channels]);
         let partial = Work {
@@ -37,9 +40,21 @@ impl Lower for GroupNormStatistics {
             flops: 3 * x.elements() as u64,
         };
         lowering.dispatch(partial, false);
+        let partial = lowering.scratch();
+        self.combine(lowering, partial, chunks);
+    }
+}
+
+impl GroupNormStatistics {
+    /// Statistics from those of chunks.
+    fn combine(&self, lowering: &mut Lowering<'_>, partial: BufferView, chunks: usize) {
+        let x = lowering.input_shape(0).clone();
+        let (batch, rows, channels) = (x[0], x.rows() / x[0], x.channels());
+        // Large maps have many chunks to add up.
+        let lanes = if chunks * channels / self.groups > 1024 { 64 } else { 16 };
         let combine = Work {
             kernel: "group_norm_statistics",
-            params: Params::new(),
+            params: [("lanes", Value::from(lanes))].into(),
             uniforms: vec![
                 ("groups", self.groups.into()),
                 ("rows", rows.into()),
@@ -48,7 +63,7 @@ impl Lower for GroupNormStatistics {
                 ("epsilon", self.epsilon.into()),
             ],
             grid: [self.groups, batch, 1],
-            bindings: vec![("partial", lowering.scratch()), ("y", lowering.output())],
+            bindings: vec![("partial", partial), ("y", lowering.output())],
             flops: 0,
         };
         lowering.dispatch(combine, false);

@@ -22,6 +22,11 @@ impl Lower for Linear {
         matmul::scratch(traits, [output.rows(), 1, w[1], w[0]])
     }
 
+    fn totals(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
+        let w = inputs.get(1).filter(|_| !self.whole)?;
+        matmul::totals(traits, [output.rows(), 1, w[1], w[0]], output[0])
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let rows = lowering.shape().rows();
         lower_matmul(lowering, &Geometry { rows, taps: None });

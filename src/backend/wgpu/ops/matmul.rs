@@ -5,7 +5,8 @@ use super::{layout_of, vector_width};
 use crate::backend::wgpu::layout::{Held, PANEL};
 use crate::backend::wgpu::lowering::{Lowering, Work, spread};
 use crate::backend::wgpu::tuned::MatmulSizes;
-use crate::backend::wgpu::{Matrices, Params, Scalar, Schedule, Traits, Uniform, Value};
+use crate::backend::wgpu::{Matrices, Scalar, Schedule, Traits, Uniform, Value};
+use crate::graph::Epilogue;
 use crate::quant::Quant;
 
 /// The window of a convolution over a feature map that already carries its padding.
@@ -50,17 +51,23 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         bindings: vec![("x", x), ("w", w), ("y", lowering.output())],
         flops: 2 * (geometry.rows * out * into * taps) as u64,
     };
-    if into.is_multiple_of(4) && vector_out == 4 {
-        let layout = layout_of(&*lowering.step.operation, 1);
-        let backwards = layout != layout.suited(lowering.input_shape(1));
-        if let Schedule::Matrices(matrices) = lowering.traits.schedule
-            && held != Held::F32
-            && !(backwards && matches!(held, Held::Blocks(_)))
-            && !lowering.graph.is_precise()
-        {
-            work.params.insert("backwards", Value::from(backwards));
-            return lower_matrices(lowering, work, geometry, matrices);
-        }
+    let layout = layout_of(&*lowering.step.operation, 1);
+    let backwards = layout != layout.suited(lowering.input_shape(1));
+    let even = into.is_multiple_of(4) && vector_out == 4;
+    let lora = lowering.step.epilogue.iter().any(|entry| matches!(entry, Epilogue::Lora { .. }));
+    if let Schedule::Matrices(matrices) = lowering.traits.schedule
+        && held != Held::F32
+        && !(backwards && matches!(held, Held::Blocks(_)))
+        && (even || !backwards && !lora)
+        && !lowering.graph.is_precise()
+    {
+        work.params.insert("backwards", Value::from(backwards));
+        return lower_matrices(lowering, work, geometry, matrices);
+    }
+    if is_gated(lowering) {
+        return lowering.no_kernel();
+    }
+    if even {
         work.kernel = "matmul_staged";
         work.params.insert("backwards", Value::from(backwards));
         work.params.remove("vector_out");
@@ -75,6 +82,11 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         ("vector_in", Value::from(if unroll == 1 { 1 } else { 4 })),
     ]);
     lower_rows(lowering, work, geometry, panels, rows);
+}
+
+/// Whether the step ends in a gated unit.
+fn is_gated(lowering: &Lowering<'_>) -> bool {
+    matches!(lowering.step.epilogue.last(), Some(Epilogue::Geglu))
 }
 
 /// How kernels know in which blocks a weight is held.
@@ -113,6 +125,25 @@ pub(super) fn scratch(traits: &Traits, [rows, taps, into, out]: [usize; 4]) -> O
     Some(parts.count * rows * out)
 }
 
+/// Chunks of a batch entry's rows in which a matmul by matrices sums up what it stores: the rows of
+/// a subgroup, where workgroups end with entries and share no sums.
+pub(super) fn totals(
+    traits: &Traits,
+    [rows, taps, into, out]: [usize; 4],
+    entries: usize,
+) -> Option<usize> {
+    let Schedule::Matrices(matrices) = traits.schedule else { return None };
+    let sizes = &traits.tuned.matmul_matrices;
+    let blocks = matrices.blocks(sizes, rows, out);
+    let of_entry = rows / entries.max(1);
+    let suits = into.is_multiple_of(4)
+        && out.is_multiple_of(4)
+        && rows > 0
+        && of_entry.is_multiple_of(blocks.rows())
+        && matrices.parts(sizes, rows, out, taps, into).is_none();
+    suits.then(|| of_entry / blocks.chunk())
+}
+
 /// Dispatches the kernel `matmul_matrices`, which reads weights as they are uploaded for all
 /// kernels; in parts, where one workgroup for each sum would make too few.
 fn lower_matrices(
@@ -129,16 +160,29 @@ fn lower_matrices(
     let asked = work.params.clone();
     work.params.extend(matrices.params(blocks, into));
     work.params.extend(asked);
+    work.params.insert("odd_outputs", Value::from(!out.is_multiple_of(4)));
     for (_, at) in work.bindings.iter_mut().filter(|(_, at)| at.held == Held::F16) {
         at.scalar = Scalar::F16;
     }
-    let columns = out.div_ceil(blocks.extent());
+    let columns = out.div_ceil(blocks.outputs());
+    let gated = is_gated(lowering);
+    // Half of the outputs are stored.
+    let stored = if gated { out / 2 } else { out };
     let taps = geometry.taps.as_ref().map_or(1, |window| window.kernel[0] * window.kernel[1]);
     let parts = matrices
         .parts(&sizes, geometry.rows, out, taps, into)
         .filter(|_| lowering.step.scratch.is_some());
     let Some(parts) = parts else {
-        return lower_rows(lowering, work, geometry, columns, blocks.extent());
+        if gated {
+            work.params.insert("gated", Value::from(true));
+            work.uniforms.retain(|(name, _)| *name != "channels");
+            work.uniforms.push(("channels", (stored / 4).into()));
+        }
+        if let Some((totals, _)) = lowering.totals() {
+            work.params.insert("totals", Value::from(true));
+            work.bindings.push(("totals", totals));
+        }
+        return lower_rows(lowering, work, geometry, columns, blocks.rows());
     };
     if let Some(window) = &geometry.taps {
         work.uniforms.extend(window_uniforms(window));
@@ -146,22 +190,22 @@ fn lower_matrices(
     work.uniforms.push(("steps", parts.steps.into()));
     work.params.extend([("parted", Value::from(true)), ("lora", Value::from(false))]);
     work.params.extend(without_epilogue());
-    work.grid = [columns, geometry.rows.div_ceil(blocks.extent()), parts.count];
+    work.grid = [columns, geometry.rows.div_ceil(blocks.rows()), parts.count];
     work.bindings.retain(|(name, _)| *name != "y");
     work.bindings.push(("y", lowering.scratch()));
     lowering.dispatch(work, false);
-    let elements = geometry.rows * out;
+    let elements = geometry.rows * stored;
     let sums = Work {
         kernel: "matmul_sums",
-        params: Params::new(),
+        params: [("gated", Value::from(gated))].into(),
         uniforms: vec![
             ("parts", parts.count.into()),
             ("rows", geometry.rows.into()),
-            ("channels", (out / 4).into()),
+            ("channels", (stored / 4).into()),
         ],
         grid: spread((elements / 4).div_ceil(64)),
         bindings: vec![("partial", lowering.scratch()), ("y", lowering.output())],
-        flops: (parts.count * elements) as u64,
+        flops: (parts.count * geometry.rows * out) as u64,
     };
     lowering.dispatch(sums, true);
 }

@@ -103,18 +103,25 @@ table! {
 }
 
 /// Whether what `operation` makes may be kept in f16: not statistics, gates, states of samplers,
-/// nor anything of gradients.
+/// nor gradients of weights.
 pub(crate) fn may_be_halved(operation: &dyn Operation) -> bool {
     matches!(
         operation.name(),
         "attention"
+            | "attention_keys_values_gradient"
+            | "attention_queries_gradient"
             | "average_pool"
             | "concat"
             | "conv2d"
+            | "conv2d_transposed"
             | "geglu"
+            | "geglu_gradient"
             | "group_norm"
+            | "group_norm_gradient"
             | "layer_norm"
+            | "layer_norm_gradient"
             | "linear"
+            | "linear_transposed"
             | "lora_up"
             | "pad2d"
             | "regional_attention"
@@ -122,6 +129,7 @@ pub(crate) fn may_be_halved(operation: &dyn Operation) -> bool {
             | "scale"
             | "slice"
             | "upsample"
+            | "upsample_gradient"
     ) || is_elementwise(operation)
 }
 
