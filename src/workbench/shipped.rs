@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cases::{Case, MadeUp, cases, quant_of};
-use super::check::{CheckReport, Checked};
 use super::compare::{Found, Tolerance};
 use super::error::{Error, Result};
 use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
 use super::interface::{Interface, decoded, encoded};
 use super::interpreter::{Binding, End, Executed, Interpreter, Options, Refusal, Region};
+use super::report::{CheckReport, Checked};
 use super::source::{Source, Wgsl};
 use super::spec::Element;
 use crate::backend::wgpu::{
