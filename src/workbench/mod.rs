@@ -37,7 +37,7 @@ pub use families::{Shapes, families, family_shapes, tune_family};
 pub use fault::{Fault, FaultKind};
 pub use report::{CheckReport, Checked};
 pub use shipped::{Variant, check_shipped, stands_for_own, variants};
-pub use show::{Language, shown};
+pub use show::{Language, shown, statistics};
 pub use source::{Setting, Settings, Source, Wgsl};
 pub use spec::{Spec, kinds};
 pub use statistics::{Difference, ENOUGH, quantile};
