@@ -302,6 +302,10 @@ impl<'a> Checking<'a> {
             }
         };
         self.look_at_workgroup(here, &interpreter);
+        let what = "with cooperative matrices: executed with subgroups of 32 alone";
+        if interpreter.uses_matrices() && !self.report.notes.iter().any(|note| note == what) {
+            self.report.notes.push(what.into());
+        }
         let ordinary = !matches!(here.shape.fill, Fill::NotANumber | Fill::Infinite);
         let sizes: Vec<f64> = here.trial.sizes.iter().map(|&size| size as f64).collect();
         let spec = self.spec;
@@ -442,6 +446,10 @@ impl<'a> Checking<'a> {
 
     /// Runs the kernel on the device; false where nothing was run.
     fn on_device(&mut self, gpu: &Arc<Gpu>, here: &mut Here<'_>) -> Result<bool> {
+        if self.interface.cooperative && !gpu.has_matrices() {
+            self.note("not run on the device: no cooperative matrices there", &here.shape.label);
+            return Ok(false);
+        }
         let module = naga::front::wgsl::parse_str(&self.wgsl.text)
             .map_err(|error| self.source.failed(error.message()))?;
         let name = &self.source.name;

@@ -272,7 +272,11 @@ pub(super) fn tolerance(
 
 /// The subgroups that a kernel is executed with.
 pub(super) fn subgroups(interpreter: &Interpreter) -> &'static [u32] {
-    if interpreter.uses_subgroups() { &[32, 8, 16, 64, 128] } else { &[32] }
+    // Kernels with cooperative matrices are written for subgroups of a size.
+    match interpreter.uses_subgroups() && !interpreter.uses_matrices() {
+        true => &[32, 8, 16, 64, 128],
+        false => &[32],
+    }
 }
 
 /// Faults after which nothing is run on a device, which might not survive it.
@@ -283,6 +287,7 @@ pub(super) fn is_dangerous(kind: FaultKind) -> bool {
             | FaultKind::OutOfBoundsWrite
             | FaultKind::Endless
             | FaultKind::DivergentBarrier
+            | FaultKind::DivergentMatrix
     )
 }
 
