@@ -9,6 +9,7 @@
 //% tune rows_each in [1, 2]
 //% tune told in [0, 1]
 //% set each = 8 if told else 4
+//% set vectors = "" if told else " / 4u"
 struct Sizes { rows: u32, inner: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> a: array<{{ "f32" if told else "vec4<f32>" }}>;
@@ -20,20 +21,36 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let first_column = group.x * {{ 8 * wide }}u;
 //% for v in range(wide)
   let column{{ v }} = first_column + {{ 8 * v }}u + lane;
-  let from{{ v }} = min(column{{ v }}, sizes.columns - 1u);
 //% endfor
   let end = min(group.y * 256u + 256u, sizes.rows);
+  if (first_column + {{ 8 * wide }}u > sizes.columns) {
+    // The last columns, where there are fewer: one number after the other.
+    for (var column = first_column + lane; column < sizes.columns; column += 8u) {
+      for (var row = group.y * 256u; row < end; row++) {
+        var sum = 0.0;
+        for (var block = 0u; block < sizes.inner; block += {{ depth }}u) {
+//% for k in range(depth)
+//% set part = "" if told else "." ~ "xyzw"[k % 4]
+          sum = fma(
+            a[(row * sizes.inner + block + {{ k }}u){{ vectors }}]{{ part }},
+            b[(block + {{ k }}u) * sizes.columns + column], sum);
+//% endfor
+        }
+        y[row * sizes.columns + column] = sum;
+      }
+    }
+  } else {
   for (var block = 0u; block < sizes.inner; block += {{ depth }}u) {
 //% for k in range(depth)
 //% for v in range(wide)
-    let b{{ k }}_{{ v }} = b[(block + {{ k }}u) * sizes.columns + from{{ v }}];
+    let b{{ k }}_{{ v }} = b[(block + {{ k }}u) * sizes.columns + column{{ v }}];
 //% endfor
 //% endfor
     for (var first = group.y * 256u; first < end; first += {{ rows_each }}u) {
 //% for i in range(rows_each)
-      // Rows beyond the last are computed as the last one, and not written.
+      // A row beyond the last is the last one once more.
       let row{{ i }} = min(first + {{ i }}u, end - 1u);
-      let start{{ i }} = (row{{ i }} * sizes.inner + block){{ "" if told else " / 4u" }};
+      let start{{ i }} = (row{{ i }} * sizes.inner + block){{ vectors }};
 //% for v in range(wide)
       var sum{{ i }}_{{ v }} = 0.0;
 //% endfor
@@ -41,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       if (block > 0u) {
 //% for i in range(rows_each)
 //% for v in range(wide)
-        sum{{ i }}_{{ v }} = y[row{{ i }} * sizes.columns + from{{ v }}];
+        sum{{ i }}_{{ v }} = y[row{{ i }} * sizes.columns + column{{ v }}];
 //% endfor
 //% endfor
       }
@@ -67,22 +84,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% endfor
 //% endfor
-      // One branch for all that is stored: with one for each, drivers compute each behind its own.
-      if (first + {{ rows_each }}u <= end && first_column + {{ 8 * wide }}u <= sizes.columns) {
 //% for i in range(rows_each)
 //% for v in range(wide)
-        y[row{{ i }} * sizes.columns + column{{ v }}] = sum{{ i }}_{{ v }};
+      y[row{{ i }} * sizes.columns + column{{ v }}] = sum{{ i }}_{{ v }};
 //% endfor
 //% endfor
-      } else {
-//% for i in range(rows_each)
-//% for v in range(wide)
-        if (first + {{ i }}u < end && column{{ v }} < sizes.columns) {
-          y[row{{ i }} * sizes.columns + column{{ v }}] = sum{{ i }}_{{ v }};
-        }
-//% endfor
-//% endfor
-      }
     }
+  }
   }
 }

@@ -397,9 +397,14 @@ impl<'m, 'r> Machine<'m, 'r> {
         let (mark, since) = (self.mark(&window, lane, atomic, span), self.since(&window));
         let number = self.number;
         let region = self.region(&window);
+        let before = region.load(at, scalar);
         let conflict = region.note_write(at, scalar, &mark, since);
         region.store(at, scalar, bits, number);
-        if let Some(conflict) = conflict {
+        // A workgroup's invocations that put the same there agree, as on a flag.
+        let agrees = |it: &Conflict| {
+            it.writes == [true, true] && it.earlier.group == mark.group && before == bits
+        };
+        if let Some(conflict) = conflict.filter(|conflict| !agrees(conflict)) {
             self.see_conflict(&window, byte, &conflict, &mark);
         }
         Ok(())

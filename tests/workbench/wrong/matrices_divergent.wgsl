@@ -1,4 +1,4 @@
-// Half of each subgroup alone multiplies.
+// Half of each subgroup goes round once more, and multiplies alone.
 // fault: divergent-matrix
 //% kind matmul
 //% dispatch [ceil(columns / 32), ceil(rows / 16)]
@@ -42,7 +42,7 @@ fn main(
     workgroupBarrier();
     let from_a = coopLoadT<coop_mat16x16<f16, A>>(&a_tile[0], 16u);
     let from_b = coopLoadT<coop_mat16x16<f16, B>>(&b_tile[part], 32u);
-    if (lane % 32u < 16u) { c = coopMultiplyAdd(from_a, from_b, c); }
+    for (var turn = 0u; turn <= lane % 2u; turn++) { c = coopMultiplyAdd(from_a, from_b, c); }
   }
   workgroupBarrier();
   let to = &sums[part];
