@@ -8,6 +8,7 @@
 //% tune rows in [16, 8, 24]
 //% tune lanes in [8, 4, 16]
 //% tune unroll in [1, 4, 8]
+//% tune staged in [1, 0]
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% import "shared/lora" as lr

@@ -1,55 +1,95 @@
-// y = a b: as before, and how many rows, lanes and vectors of columns suit the machine is for
-// `mos kernel tune` to find out.
+// y = a b: as before, and how many columns and rows suit the machine is for `mos kernel tune` to
+// find out, as is whether a number of `a` is loaded for all invocations at once, or eight of them
+// by eight invocations, which tell each other.
 //% kind matmul
-//% dispatch [ceil(columns / (4 * lanes * wide)), ceil(rows / rows_each)]
-//% needs columns % 4 == 0
-//% needs inner % 4 == 0
-//% tune rows_each in [8, 4, 12, 16]
-//% tune lanes in [8, 4, 16]
-//% tune wide in [1, 2]
-//% set rows = rows_each
+//% dispatch [ceil(columns / (8 * wide)), ceil(rows / 256)]
+//% needs inner % depth == 0
+//% tune wide in [8, 10]
+//% tune depth in [64, 80]
+//% tune rows_each in [1, 2]
+//% tune told in [0, 1]
+//% set each = 8 if told else 4
+//% set vectors = "" if told else " / 4u"
 struct Sizes { rows: u32, inner: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
-@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> a: array<{{ "f32" if told else "vec4<f32>" }}>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size({{ lanes }})
+@compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let columns = sizes.columns / 4u;
-  let inner = sizes.inner / 4u;
-  let first = group.y * {{ rows }}u;
+  let first_column = group.x * {{ 8 * wide }}u;
 //% for v in range(wide)
-  let column{{ v }} = group.x * {{ lanes * wide }}u + {{ v * lanes }}u + lane;
-  let from{{ v }} = min(column{{ v }}, columns - 1u);
+  let column{{ v }} = first_column + {{ 8 * v }}u + lane;
 //% endfor
-//% for i in range(rows)
-  let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u) * inner;
-//% for v in range(wide)
-  var sum{{ i }}_{{ v }} = vec4<f32>();
+  let end = min(group.y * 256u + 256u, sizes.rows);
+  if (first_column + {{ 8 * wide }}u > sizes.columns) {
+    // The last columns, where there are fewer: one number after the other.
+    for (var column = first_column + lane; column < sizes.columns; column += 8u) {
+      for (var row = group.y * 256u; row < end; row++) {
+        var sum = 0.0;
+        for (var block = 0u; block < sizes.inner; block += {{ depth }}u) {
+//% for k in range(depth)
+//% set part = "" if told else "." ~ "xyzw"[k % 4]
+          sum = fma(
+            a[(row * sizes.inner + block + {{ k }}u){{ vectors }}]{{ part }},
+            b[(block + {{ k }}u) * sizes.columns + column], sum);
 //% endfor
-//% endfor
-  for (var k = 0u; k < inner; k++) {
-//% for i in range(rows)
-    let a{{ i }} = a[row{{ i }} + k];
-//% endfor
-//% for part in range(4)
-//% for v in range(wide)
-    let b{{ part }}_{{ v }} = b[(4u * k + {{ part }}u) * columns + from{{ v }}];
-//% for i in range(rows)
-    sum{{ i }}_{{ v }} =
-      fma(vec4<f32>(a{{ i }}.{{ "xyzw"[part] }}), b{{ part }}_{{ v }}, sum{{ i }}_{{ v }});
-//% endfor
-//% endfor
-//% endfor
-  }
-//% for i in range(rows)
-  if (first + {{ i }}u < sizes.rows) {
-//% for v in range(wide)
-    if (column{{ v }} < columns) {
-      y[(first + {{ i }}u) * columns + column{{ v }}] = sum{{ i }}_{{ v }};
+        }
+        y[row * sizes.columns + column] = sum;
+      }
     }
+  } else {
+  for (var block = 0u; block < sizes.inner; block += {{ depth }}u) {
+//% for k in range(depth)
+//% for v in range(wide)
+    let b{{ k }}_{{ v }} = b[(block + {{ k }}u) * sizes.columns + column{{ v }}];
 //% endfor
+//% endfor
+    for (var first = group.y * 256u; first < end; first += {{ rows_each }}u) {
+//% for i in range(rows_each)
+      // A row beyond the last is the last one once more.
+      let row{{ i }} = min(first + {{ i }}u, end - 1u);
+      let start{{ i }} = (row{{ i }} * sizes.inner + block){{ vectors }};
+//% for v in range(wide)
+      var sum{{ i }}_{{ v }} = 0.0;
+//% endfor
+//% endfor
+      if (block > 0u) {
+//% for i in range(rows_each)
+//% for v in range(wide)
+        sum{{ i }}_{{ v }} = y[row{{ i }} * sizes.columns + column{{ v }}];
+//% endfor
+//% endfor
+      }
+//% for k in range(0, depth, each)
+//% for i in range(rows_each)
+//% if told
+      let a{{ i }}_{{ k }} = a[start{{ i }} + {{ k }}u + lane];
+//% else
+      let a{{ i }}_{{ k }} = a[start{{ i }} + {{ k // 4 }}u];
+//% endif
+//% endfor
+//% for part in range(each)
+//% for i in range(rows_each)
+//% if told
+      let a{{ i }}_{{ k }}_{{ part }} = subgroupBroadcast(a{{ i }}_{{ k }}, {{ part }}u);
+//% else
+      let a{{ i }}_{{ k }}_{{ part }} = a{{ i }}_{{ k }}.{{ "xyzw"[part] }};
+//% endif
+//% for v in range(wide)
+      sum{{ i }}_{{ v }} =
+        fma(a{{ i }}_{{ k }}_{{ part }}, b{{ k + part }}_{{ v }}, sum{{ i }}_{{ v }});
+//% endfor
+//% endfor
+//% endfor
+//% endfor
+//% for i in range(rows_each)
+//% for v in range(wide)
+      y[row{{ i }} * sizes.columns + column{{ v }}] = sum{{ i }}_{{ v }};
+//% endfor
+//% endfor
+    }
   }
-//% endfor
+  }
 }

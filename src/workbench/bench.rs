@@ -5,11 +5,12 @@ use std::sync::Arc;
 use naga::Module;
 use serde::Serialize;
 
-use super::check::{CheckOptions, check, contents};
+use super::check::{CheckOptions, check};
 use super::compare::Found;
 use super::device::{Bound, Content, Pipeline};
 use super::error::{Error, Result};
 use super::interface::{Interface, decoded, overrides};
+use super::on_device::contents;
 use super::source::{Settings, Source};
 use super::spec::{Fill, Reference, Shape, Spec};
 use super::statistics::{Difference, quantile};

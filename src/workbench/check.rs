@@ -4,18 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::compare::{Found, Tolerance, Verdict, place};
-use super::device::{Content, Pipeline};
 use super::error::{Error, Result};
 use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
-use super::hints::{in_a_line, remarks, transposed};
-use super::interface::{Interface, decoded, overrides};
+use super::hints::{remarks, transposed};
+use super::interface::{Interface, decoded};
 use super::interpreter::{End, Executed, Interpreter, Options, Refusal, Sighting};
+use super::on_device::{Ran, on_device};
 use super::reference::{by_kernel, loosen};
-use super::rewritten::shuffled;
+use super::report::{CheckReport, Checked};
 use super::source::{Settings, Source, Wgsl};
 use super::spec::{Fill, Reference, Shape, Spec, Tensor};
 use super::trial::{Output, Trial, Unfit, interpreter, is_dangerous, subgroups, tolerance};
@@ -40,70 +38,6 @@ pub struct CheckOptions {
     pub device: Option<Arc<Gpu>>,
     /// Only at shapes whose label contains this.
     pub only: Option<String>,
-}
-
-/// What came of one shape.
-#[derive(Clone, Debug, Serialize)]
-pub struct Checked {
-    /// As the kind calls it.
-    pub label: String,
-    /// The sizes by name.
-    pub sizes: String,
-    /// Whether it was executed by the interpreter.
-    pub interpreted: bool,
-    /// Whether it ran on the device.
-    pub on_device: bool,
-    /// The worst error relative to what was added up, where something was compared.
-    pub error: Option<f64>,
-    /// What it may be.
-    pub allowed: f64,
-    /// The element that is off by most.
-    pub at: Option<String>,
-    /// Kinds of faults seen here, in order.
-    pub faults: Vec<FaultKind>,
-}
-
-/// What came of all.
-#[derive(Clone, Debug, Serialize)]
-pub struct CheckReport {
-    /// The kernel's file or name.
-    pub kernel: String,
-    /// What it was compared with.
-    pub reference: String,
-    /// The device, if it ran on one.
-    pub device: Option<String>,
-    /// Shape by shape.
-    pub shapes: Vec<Checked>,
-    /// All faults, each told once.
-    pub faults: Vec<Fault>,
-    /// What was left out, and why; what is no fault but may surprise.
-    pub notes: Vec<String>,
-    /// Why it was not looked at.
-    pub error: Option<String>,
-}
-
-impl CheckReport {
-    pub(super) fn empty(kernel: &str, reference: &str) -> CheckReport {
-        CheckReport {
-            kernel: kernel.into(),
-            reference: reference.into(),
-            device: None,
-            shapes: Vec::new(),
-            faults: Vec::new(),
-            notes: Vec::new(),
-            error: None,
-        }
-    }
-
-    /// Of a kernel that could not be looked at.
-    pub fn failed(kernel: &str, error: String) -> CheckReport {
-        CheckReport { error: Some(error), ..CheckReport::empty(kernel, "") }
-    }
-
-    /// Whether it was looked at, and nothing was found.
-    pub fn passed(&self) -> bool {
-        self.faults.is_empty() && self.error.is_none() && !self.shapes.is_empty()
-    }
 }
 
 /// Checks a kernel.
@@ -368,6 +302,10 @@ impl<'a> Checking<'a> {
             }
         };
         self.look_at_workgroup(here, &interpreter);
+        let what = "with cooperative matrices: executed with subgroups of 32 alone";
+        if interpreter.uses_matrices() && !self.report.notes.iter().any(|note| note == what) {
+            self.report.notes.push(what.into());
+        }
         let ordinary = !matches!(here.shape.fill, Fill::NotANumber | Fill::Infinite);
         let sizes: Vec<f64> = here.trial.sizes.iter().map(|&size| size as f64).collect();
         let spec = self.spec;
@@ -506,64 +444,38 @@ impl<'a> Checking<'a> {
         here.worst = Some((worst.share, worst.error, at));
     }
 
-    /// Runs the kernel twice as it is and once with shuffled workgroups.
+    /// Runs the kernel on the device; false where nothing was run.
     fn on_device(&mut self, gpu: &Arc<Gpu>, here: &mut Here<'_>) -> Result<bool> {
-        if here.trial.grid.contains(&0) {
-            return Ok(false);
-        }
-        let most = gpu.limits().max_compute_workgroups_per_dimension;
-        if here.trial.grid.iter().any(|&count| count > most) {
-            self.note(format!("more workgroups than the device's {most}"), &here.shape.label);
+        if self.interface.cooperative && !gpu.has_matrices() {
+            self.note("not run on the device: no cooperative matrices there", &here.shape.label);
             return Ok(false);
         }
         let module = naga::front::wgsl::parse_str(&self.wgsl.text)
             .map_err(|error| self.source.failed(error.message()))?;
-        let first = match self.run(gpu, &module, here, 2) {
-            Ok(runs) => runs,
-            Err(message) => {
-                let what = format!("{}: {}", gpu.name(), in_a_line(&message));
-                self.see(here, FaultKind::Refused, None, what);
-                return Ok(true);
-            }
-        };
-        for run in &first {
-            for (kind, what) in &run.faults {
-                self.see(here, *kind, None, what.clone());
-            }
+        let name = &self.source.name;
+        let ran = on_device(gpu, name, &module, &self.interface, self.spec, here.trial);
+        for note in ran.notes {
+            self.note(note, &here.shape.label);
         }
-        if let [a, b] = &first[..]
-            && a.outputs != b.outputs
-        {
-            let what = "two runs on the device leave other bytes".to_string();
-            self.see(here, FaultKind::NotReproducible, None, what);
+        for (kind, what) in ran.faults {
+            self.see(here, kind, None, what);
         }
-        let groups: u64 = here.trial.grid.iter().map(|&count| u64::from(count)).product();
-        match shuffled(&module, here.trial.grid) {
-            _ if groups < 2 => {}
-            None => self.note(
-                "not run in another order: workgroups are told their number in a struct",
-                &here.shape.label,
-            ),
-            Some(other) => match self.run(gpu, &other, here, 1) {
-                Ok(runs) if runs.first().is_some_and(|run| run.outputs != first[0].outputs) => {
-                    let what =
-                        "workgroups in another order leave other bytes on the device".to_string();
-                    self.see(here, FaultKind::DependsOnOrder, None, what);
-                }
-                Ok(_) => {}
-                Err(message) => {
-                    let message = in_a_line(&message);
-                    self.note(format!("not run in another order: {message}"), &here.shape.label);
-                }
-            },
+        match ran.end {
+            Ran::Not => return Ok(false),
+            Ran::Refused => return Ok(true),
+            Ran::Left(outputs) => self.judge_device(gpu, here, &outputs),
         }
+        Ok(true)
+    }
+
+    /// Compares what the device left with the reference.
+    fn judge_device(&mut self, gpu: &Gpu, here: &mut Here<'_>, outputs: &[Vec<u8>]) {
         let already = !here.seen.is_empty();
         let mut verdict = Verdict::default();
         for (index, tensor) in self.spec.outputs().enumerate() {
             let Some(bound) = self.interface.find(&tensor.name) else { continue };
             let elements = self.spec.elements(tensor, &here.trial.sizes);
-            let bytes = &first[0].outputs[index];
-            let values = decoded(bytes, bound.stored, tensor.element, elements);
+            let values = decoded(&outputs[index], bound.stored, tensor.element, elements);
             join(&mut verdict, self.compared(here, index, &values, None));
         }
         self.keep_worst(here, &verdict);
@@ -577,49 +489,6 @@ impl<'a> Checking<'a> {
                 }
             }
         }
-        Ok(true)
-    }
-
-    fn run(
-        &self,
-        gpu: &Arc<Gpu>,
-        module: &naga::Module,
-        here: &Here<'_>,
-        times: usize,
-    ) -> Result<Vec<Run>, String> {
-        let (interface, spec, trial) = (&self.interface, self.spec, here.trial);
-        let constants = overrides(&trial.numbers);
-        let pipeline = Pipeline::new(gpu, &self.source.name, module, interface, &constants, true)?;
-        let contents = contents(interface, spec, trial)?;
-        let bound = pipeline.bind(interface, &contents)?;
-        let mut runs = Vec::new();
-        for time in 0..times {
-            if time > 0 {
-                pipeline.refill(&bound, &contents);
-            }
-            pipeline.submit(&bound, trial.grid, 1, None);
-            let mut run = Run { outputs: Vec::new(), faults: Vec::new() };
-            for tensor in &spec.tensors {
-                let Some(content) = contents.iter().find(|own| own.name == tensor.name) else {
-                    continue;
-                };
-                let (bytes, intact) = pipeline.read(&bound, &tensor.name)?;
-                if !intact {
-                    let what = format!("the bytes around `{}` are overwritten", tensor.name);
-                    run.faults.push((FaultKind::OutOfBoundsWrite, what));
-                }
-                match tensor.output {
-                    true => run.outputs.push(bytes),
-                    false if bytes != content.bytes => {
-                        let what = format!("`{}` holds something else afterwards", tensor.name);
-                        run.faults.push((FaultKind::WritesInput, what));
-                    }
-                    false => {}
-                }
-            }
-            runs.push(run);
-        }
-        Ok(runs)
     }
 
     fn finish(mut self) -> Result<CheckReport> {
@@ -664,39 +533,6 @@ impl<'a> Checking<'a> {
             self.faults.entry((FaultKind::RaggedEdge, None, None)).or_insert(fault);
         }
     }
-}
-
-/// What one run on a device left.
-struct Run {
-    outputs: Vec<Vec<u8>>,
-    faults: Vec<(FaultKind, String)>,
-}
-
-/// The tensors and uniforms that a kernel binds, outputs filled with what is no number.
-pub(super) fn contents(
-    interface: &Interface,
-    spec: &Spec,
-    trial: &Trial,
-) -> Result<Vec<Content>, String> {
-    let mut contents = Vec::new();
-    for (index, tensor) in spec.inputs().enumerate() {
-        if interface.find(&tensor.name).is_some() {
-            let bytes = trial.bytes(interface, spec, index);
-            contents.push(Content { name: tensor.name.clone(), bytes, uniform: false });
-        }
-    }
-    for tensor in spec.outputs() {
-        if let Some(bound) = interface.find(&tensor.name) {
-            let size = bound.bytes(spec.elements(tensor, &trial.sizes), tensor.element);
-            let bytes = vec![0xff; size];
-            contents.push(Content { name: tensor.name.clone(), bytes, uniform: false });
-        }
-    }
-    for uniforms in &interface.uniforms {
-        let bytes = uniforms.packed(&trial.numbers)?;
-        contents.push(Content { name: uniforms.name.clone(), bytes, uniform: true });
-    }
-    Ok(contents)
 }
 
 fn join(all: &mut Verdict, one: Verdict) {

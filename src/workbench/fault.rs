@@ -21,6 +21,9 @@ pub enum FaultKind {
     Race,
     /// A barrier that not all invocations of the workgroup reach together.
     DivergentBarrier,
+    /// A cooperative matrix that not all invocations of the subgroup load, store or multiply
+    /// together, or of which they name other places.
+    DivergentMatrix,
     /// Workgroup memory is read before anything is written there.
     UninitialisedWorkgroupMemory,
     /// An output is read before anything is written there.
@@ -64,6 +67,7 @@ impl FaultKind {
             FaultKind::MissingBarrier => "missing barrier",
             FaultKind::Race => "race",
             FaultKind::DivergentBarrier => "barrier in divergent control flow",
+            FaultKind::DivergentMatrix => "cooperative matrix in divergent control flow",
             FaultKind::UninitialisedWorkgroupMemory => "uninitialised workgroup memory",
             FaultKind::ReadsOutput => "an output is read before it is written",
             FaultKind::SubgroupSize => "dependence on the subgroup size",

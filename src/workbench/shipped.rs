@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cases::{Case, MadeUp, cases, quant_of};
-use super::check::{CheckReport, Checked};
 use super::compare::{Found, Tolerance};
 use super::error::{Error, Result};
 use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
 use super::interface::{Interface, decoded, encoded};
 use super::interpreter::{Binding, End, Executed, Interpreter, Options, Refusal, Region};
+use super::report::{CheckReport, Checked};
 use super::source::{Source, Wgsl};
 use super::spec::Element;
 use crate::backend::wgpu::{
-    self, BufferView, Command, Gpu, Held, Params, Scalar, Selection, Slice, Storage, Uniform,
-    Value, kernel_names, packed, packed_blocks, render_own,
+    self, BufferView, Command, Gpu, Held, Matrices, Params, Scalar, Schedule, Selection, Slice,
+    Storage, Traits, Uniform, Value, kernel_names, packed, packed_blocks, render_own,
 };
 use crate::graph::{Array, Graph, Origin, Place, Plan, Shape, Tensor};
 
@@ -51,12 +51,13 @@ pub fn variants(kernel: &str) -> Result<Vec<Variant>> {
     Source::own(kernel)?;
     let mut found: Vec<Variant> = Vec::new();
     for case in cases()? {
-        let lowered = Lowered::new(&case)?;
-        for command in &lowered.commands {
-            let Command::Dispatch { kernel: name, params, .. } = command else { continue };
-            let known = found.iter().any(|variant| variant.params == *params);
-            if *name == kernel && !known {
-                found.push(Variant { kernel: name, params: params.clone() });
+        for lowered in lowered_by_all(&case)? {
+            for command in &lowered.commands {
+                let Command::Dispatch { kernel: name, params, .. } = command else { continue };
+                let known = found.iter().any(|variant| variant.params == *params);
+                if *name == kernel && !known {
+                    found.push(Variant { kernel: name, params: params.clone() });
+                }
             }
         }
     }
@@ -80,12 +81,12 @@ pub fn check_shipped(
         if !tell(&case.name, number, of) {
             return Err(Error::Cancelled);
         }
-        let lowered = Lowered::new(&case)?;
-        let uses = |source: &Source| lowered.uses(&kernel_of(source));
-        if only.is_some_and(|source| !uses(source)) {
-            continue;
+        for lowered in lowered_by_all(&case)? {
+            let uses = |source: &Source| lowered.uses(&kernel_of(source));
+            if only.is_none_or(uses) {
+                lowered.run(&case, only, &mut reports, &mut faults)?;
+            }
         }
-        lowered.run(&case, only, &mut reports, &mut faults)?;
     }
     for ((kernel, ..), fault) in faults {
         if let Some(report) = reports.get_mut(&kernel) {
@@ -113,6 +114,30 @@ pub fn stands_for_own(source: &Source) -> bool {
     source.kind.is_none() && kernel_names().contains(&kernel_of(source))
 }
 
+/// What cards have: matrices of 16 x 16, subgroups of 32.
+const MATRICES: Matrices =
+    Matrices { size: 16, lanes: 32, varying: false, attention: true, wide: true };
+/// How far results by matrices may be off, whose factors are rounded to f16, relative to the
+/// greatest.
+const BY_MATRICES: f32 = 4e-3;
+
+/// A case without cooperative matrices, and with them where that makes a difference.
+fn lowered_by_all(case: &Case) -> Result<Vec<Lowered<'_>>> {
+    let staged = *floor()?.traits();
+    let traits = Traits { schedule: Schedule::Matrices(MATRICES), ..staged };
+    let mut all = vec![Lowered::new(case, staged, case.tolerance)?];
+    let tolerance = case.tolerance.map(|tolerance| tolerance.max(BY_MATRICES));
+    let by_matrices = Lowered::new(case, traits, tolerance)?;
+    let kernels = by_matrices.commands.iter().filter_map(|command| match command {
+        Command::Dispatch { kernel, .. } => Some(*kernel),
+        Command::Copy { .. } => None,
+    });
+    if kernels.into_iter().any(|kernel| kernel.contains("_matrices")) {
+        all.push(by_matrices);
+    }
+    Ok(all)
+}
+
 /// A case as commands, with what stands in which buffer.
 struct Lowered<'a> {
     graph: &'a Graph,
@@ -122,6 +147,8 @@ struct Lowered<'a> {
     regions: HashMap<usize, usize>,
     contents: Vec<(What, u64)>,
     source: MadeUp,
+    /// Relative to the greatest of the result; none where not all elements of it are meant.
+    tolerance: Option<f32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -154,10 +181,9 @@ fn floor() -> Result<Arc<Gpu>> {
 }
 
 impl<'a> Lowered<'a> {
-    fn new(case: &'a Case) -> Result<Lowered<'a>> {
+    fn new(case: &'a Case, traits: Traits, tolerance: Option<f32>) -> Result<Lowered<'a>> {
         let gpu = floor()?;
         let graph = &case.graph;
-        let traits = *gpu.traits();
         let plan = Plan::new(graph, &case.outputs, &traits);
         let known: Mutex<Vec<(What, Slice)>> = Mutex::default();
         let stand_in = |what: What, bytes: u64| -> crate::backend::Result<Slice> {
@@ -201,7 +227,7 @@ impl<'a> Lowered<'a> {
             contents.push((what, slice.size));
         }
         let source = MadeUp::of(graph);
-        Ok(Lowered { graph, plan, commands, regions, contents, source })
+        Ok(Lowered { graph, plan, commands, regions, contents, source, tolerance })
     }
 
     fn uses(&self, kernel: &str) -> bool {
@@ -407,7 +433,7 @@ impl<'a> Lowered<'a> {
         faults: &mut BTreeMap<(String, FaultKind, Option<usize>), Fault>,
     ) -> Result<()> {
         let expected = self.graph.evaluate(&case.outputs, inputs, &self.source)?;
-        let of_scale = f64::from(case.tolerance.unwrap_or(f32::INFINITY));
+        let of_scale = f64::from(self.tolerance.unwrap_or(f32::INFINITY));
         let tolerance = Tolerance { of_scale, least: 1e-37 };
         for (&tensor, expected) in case.outputs.iter().zip(&expected) {
             let Some((bytes, written)) = self.output(tensor, memory) else { continue };
@@ -428,10 +454,10 @@ impl<'a> Lowered<'a> {
                 rows: &numbers,
                 expected: &rows,
                 values: &values,
-                written: case.tolerance.is_some().then_some(&written[..]),
+                written: self.tolerance.is_some().then_some(&written[..]),
             };
             let verdict = found.verdict(tolerance);
-            let meant = verdict.faults.iter().filter(|_| case.tolerance.is_some());
+            let meant = verdict.faults.iter().filter(|_| self.tolerance.is_some());
             for (kind, what) in meant.cloned() {
                 let key = (last.to_string(), kind, None);
                 let fault = faults.entry(key).or_insert_with(|| Fault {
@@ -454,7 +480,7 @@ impl<'a> Lowered<'a> {
                     sizes: String::new(),
                     interpreted: true,
                     on_device: false,
-                    error: case
+                    error: self
                         .tolerance
                         .and_then(|_| verdict.worst.as_ref().map(|worst| worst.error)),
                     allowed: tolerance.of_scale,

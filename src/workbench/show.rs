@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
 use super::source::Wgsl;
+use crate::backend::wgpu::{Compilable, Executable, Gpu, Statistic, StatisticValue};
 
 /// A language of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +32,8 @@ fn parsed(wgsl: &Wgsl) -> Result<naga::Module, String> {
     }
 }
 
-/// A kernel in a language.
-///
-/// # Errors
-/// What cannot be translated.
-pub fn shown(wgsl: &Wgsl, language: Language) -> Result<String, String> {
-    if language == Language::Wgsl {
-        parsed(wgsl)?;
-        return Ok(wgsl.text.clone());
-    }
+/// Validated, with the values of its `override`s.
+fn ready(wgsl: &Wgsl) -> Result<(naga::Module, ModuleInfo), String> {
     let module = parsed(wgsl)?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .validate(&module)
@@ -51,14 +45,85 @@ pub fn shown(wgsl: &Wgsl, language: Language) -> Result<String, String> {
         &Default::default(),
     )
     .map_err(|error| error.to_string())?;
+    Ok((module.into_owned(), info.into_owned()))
+}
+
+fn spirv_of(module: &naga::Module, info: &ModuleInfo) -> Result<Vec<u32>, String> {
+    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    spv::write_vec(module, info, &options, None).map_err(|error| error.to_string())
+}
+
+/// What a device's driver tells of a kernel that it compiled, such as registers and occupancy;
+/// nothing where it tells nothing.
+///
+/// # Errors
+/// A kernel that cannot be translated, or that the driver refuses.
+pub fn statistics(wgsl: &Wgsl, gpu: &Gpu) -> Result<Option<String>, String> {
+    let (module, info) = ready(wgsl)?;
+    let words = spirv_of(&module, &info)?;
+    let uniform = |variable: &naga::GlobalVariable| {
+        Some((variable.binding?.binding, variable.space == naga::AddressSpace::Uniform))
+    };
+    let bindings: Vec<(u32, bool)> =
+        module.global_variables.iter().filter_map(|(_, variable)| uniform(variable)).collect();
+    let entry = module.entry_points.first().map_or("main", |entry| &entry.name);
+    let compilable = Compilable { words: &words, entry, bindings: &bindings };
+    Ok(gpu.executables(&compilable)?.map(|all| told(&all)))
+}
+
+/// Executables line by line, each number with what the driver says of it.
+fn told(all: &[Executable]) -> String {
+    let mut text = String::new();
+    for executable in all {
+        let Executable { name, description, subgroup, statistics } = executable;
+        let _ = write!(text, "{name}");
+        if !description.is_empty() && description != name {
+            let _ = write!(text, ": {description}");
+        }
+        match subgroup {
+            0 => text.push('\n'),
+            lanes => {
+                let _ = writeln!(text, " (subgroups of {lanes})");
+            }
+        }
+        if statistics.is_empty() {
+            text += "  no statistics\n";
+        }
+        let wide = |f: fn(&Statistic) -> usize| statistics.iter().map(f).max().unwrap_or(0);
+        let names = wide(|one| one.name.chars().count());
+        let values = wide(|one| value(one.value).chars().count());
+        for one in statistics {
+            let line = format!("  {:names$}  {:>values$}", one.name, value(one.value));
+            let meaning = if one.description == one.name { "" } else { &one.description };
+            let _ = writeln!(text, "{}", format!("{line}  {meaning}").trim_end());
+        }
+    }
+    text
+}
+
+fn value(value: StatisticValue) -> String {
+    match value {
+        StatisticValue::Flag(true) => "yes".into(),
+        StatisticValue::Flag(false) => "no".into(),
+        StatisticValue::Signed(number) => number.to_string(),
+        StatisticValue::Unsigned(number) => number.to_string(),
+        StatisticValue::Float(number) => format!("{number:.2}"),
+    }
+}
+
+/// A kernel in a language.
+///
+/// # Errors
+/// What cannot be translated.
+pub fn shown(wgsl: &Wgsl, language: Language) -> Result<String, String> {
+    if language == Language::Wgsl {
+        parsed(wgsl)?;
+        return Ok(wgsl.text.clone());
+    }
+    let (module, info) = ready(wgsl)?;
     match language {
         Language::Wgsl => Ok(wgsl.text.clone()),
-        Language::SpirV => {
-            let options = spv::Options { lang_version: (1, 3), ..Default::default() };
-            let words = spv::write_vec(&module, &info, &options, None)
-                .map_err(|error| error.to_string())?;
-            Ok(disassembled(&words))
-        }
+        Language::SpirV => Ok(disassembled(&spirv_of(&module, &info)?)),
         Language::Msl => {
             let options = msl::Options {
                 fake_missing_bindings: true,
@@ -231,4 +296,50 @@ fn decoration(words: &[u32]) -> String {
 
 fn is_type(op: spirv::Op) -> bool {
     format!("{op:?}").starts_with("Type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made up: what drivers of several makers tell, whose devices are not here.
+    #[test]
+    fn what_a_driver_tells_stands_in_columns() {
+        let statistic = |name: &str, description: &str, value| Statistic {
+            name: name.into(),
+            description: description.into(),
+            value,
+        };
+        let executable = Executable {
+            name: "Compute Shader".into(),
+            description: "Vulkan Compute Shader".into(),
+            subgroup: 32,
+            statistics: vec![
+                statistic(
+                    "Register Count",
+                    "registers of an invocation",
+                    StatisticValue::Unsigned(40),
+                ),
+                statistic("Occupancy", "Occupancy", StatisticValue::Float(0.5)),
+                statistic("Spills", "", StatisticValue::Signed(-1)),
+                statistic("Uses Scratch", "memory beside registers", StatisticValue::Flag(false)),
+            ],
+        };
+        let bare = Executable {
+            name: "main".into(),
+            description: String::new(),
+            subgroup: 0,
+            statistics: Vec::new(),
+        };
+        assert_eq!(
+            told(&[executable, bare]),
+            "Compute Shader: Vulkan Compute Shader (subgroups of 32)\n  \
+               Register Count    40  registers of an invocation\n  \
+               Occupancy       0.50\n  \
+               Spills            -1\n  \
+               Uses Scratch      no  memory beside registers\n\
+             main\n  \
+               no statistics\n"
+        );
+    }
 }

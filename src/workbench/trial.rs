@@ -54,6 +54,10 @@ pub(super) fn numbers(
     Ok(numbers)
 }
 
+/// What sizes are rounded up to, the first that suits.
+const MULTIPLES: [usize; 24] =
+    [1, 2, 4, 8, 16, 32, 64, 128, 256, 5, 10, 20, 40, 80, 160, 320, 3, 6, 12, 24, 48, 96, 192, 384];
+
 /// The sizes of a shape, those that the header mentions rounded up until it is content.
 fn suited(
     source: &Source,
@@ -65,7 +69,7 @@ fn suited(
     let mentioned = |name: &str| {
         needs.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
     };
-    for multiple in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
+    for multiple in MULTIPLES {
         let rounded: Vec<usize> = spec
             .sizes
             .iter()
@@ -268,7 +272,11 @@ pub(super) fn tolerance(
 
 /// The subgroups that a kernel is executed with.
 pub(super) fn subgroups(interpreter: &Interpreter) -> &'static [u32] {
-    if interpreter.uses_subgroups() { &[32, 8, 16, 64, 128] } else { &[32] }
+    // Kernels with cooperative matrices are written for subgroups of a size.
+    match interpreter.uses_subgroups() && !interpreter.uses_matrices() {
+        true => &[32, 8, 16, 64, 128],
+        false => &[32],
+    }
 }
 
 /// Faults after which nothing is run on a device, which might not survive it.
@@ -279,6 +287,7 @@ pub(super) fn is_dangerous(kind: FaultKind) -> bool {
             | FaultKind::OutOfBoundsWrite
             | FaultKind::Endless
             | FaultKind::DivergentBarrier
+            | FaultKind::DivergentMatrix
     )
 }
 

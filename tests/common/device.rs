@@ -55,7 +55,7 @@ fn open() -> Arc<Gpu> {
 
 /// Each size another than the standard one: kernels that tuners may ask for.
 const OTHER_SIZES: Tuned = Tuned {
-    matmul: MatmulSizes { rows: 8, lanes: 16, unroll: 4 },
+    matmul: MatmulSizes { rows: 8, lanes: 16, unroll: 4, staged: 1 },
     attention: AttentionSizes {
         widest_held: 64,
         part: 32,

@@ -67,9 +67,10 @@ fn steps_are_measured_side_by_side_and_tuned() {
     // Few forms.
     let mut text = steps().pop().unwrap().text().to_string();
     for (all, few) in [
-        ("[8, 4, 12, 16]", "[1, 8, 4]"),
-        ("lanes in [8, 4, 16]", "lanes in [8]"),
-        ("[1, 2]", "[1]"),
+        ("wide in [8, 10]", "wide in [4, 2, 8]"),
+        ("depth in [64, 80]", "depth in [32]"),
+        ("rows_each in [1, 2]", "rows_each in [1]"),
+        ("told in [0, 1]", "told in [0]"),
     ] {
         assert!(text.contains(all), "{text}");
         text = text.replace(all, few);

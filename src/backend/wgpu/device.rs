@@ -246,6 +246,11 @@ impl Gpu {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
 
+    /// Whether it was opened with cooperative matrices.
+    pub fn has_matrices(&self) -> bool {
+        self.device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+    }
+
     /// Takes a kernel of one's own: WGSL with one entry point `main`, whose bindings are all in
     /// group 0. From then on [`Command::Dispatch`] finds it by its name, without parameters.
     ///

@@ -35,7 +35,7 @@ pub struct Tuned {
 }
 
 /// `matmul`: a tile in registers, for extents that are no multiples of 4, which tiles in workgroup
-/// memory (`matmul_staged`) don't suit.
+/// memory (`matmul_staged`) don't suit; for all extents where such tiles are slower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatmulSizes {
@@ -45,6 +45,16 @@ pub struct MatmulSizes {
     pub lanes: usize,
     /// Inputs taken in one round of the loop where they divide all of them, else one: 1, 4 or 8.
     pub unroll: usize,
+    /// Whether extents that are multiples of 4 take tiles in workgroup memory: 1 or 0.
+    #[serde(default = "MatmulSizes::is_staged")]
+    pub staged: usize,
+}
+
+impl MatmulSizes {
+    /// What files of sizes leave out that are from before there was a choice.
+    const fn is_staged() -> usize {
+        1
+    }
 }
 
 /// `matmul_matrices`: how large, and how many, its workgroups are.
@@ -183,7 +193,7 @@ impl Tuned {
     /// For cards that nobody has measured.
     pub const STANDARD: Tuned = Tuned {
         matrices: true,
-        matmul: MatmulSizes { rows: 16, lanes: 8, unroll: 1 },
+        matmul: MatmulSizes { rows: 16, lanes: 8, unroll: 1, staged: MatmulSizes::is_staged() },
         matmul_matrices: MatmulMatricesSizes {
             enough_large: 256,
             enough: 512,
@@ -244,10 +254,11 @@ impl Tuned {
                 problems.push(format!("{name} is {found}, expected {wanted}"));
             }
         };
-        let MatmulSizes { rows, lanes, unroll } = self.matmul;
+        let MatmulSizes { rows, lanes, unroll, staged } = self.matmul;
         expect("matmul.rows", rows, (1..=64).contains(&rows), "1 to 64");
         expect("matmul.lanes", lanes, [1, 2, 4, 8, 16].contains(&lanes), "1, 2, 4, 8 or 16");
         expect("matmul.unroll", unroll, [1, 4, 8].contains(&unroll), "1, 4 or 8");
+        expect("matmul.staged", staged, staged <= 1, "1 or 0");
         let MatmulMatricesSizes { least_steps, most_parts, .. } = self.matmul_matrices;
         expect("matmul_matrices.least_steps", least_steps, least_steps > 0, "1 or more");
         let in_range = (1..=1024).contains(&most_parts);
@@ -312,7 +323,7 @@ mod tests {
     fn a_file_of_sizes_says_what_differs() {
         let text = "[matmul]\nrows = 8\nlanes = 16\nunroll = 4\n";
         let tuned: Tuned = toml::from_str(text).unwrap();
-        let matmul = MatmulSizes { rows: 8, lanes: 16, unroll: 4 };
+        let matmul = MatmulSizes { rows: 8, lanes: 16, unroll: 4, staged: 1 };
         assert_eq!(tuned, Tuned { matmul, ..Tuned::STANDARD });
         let whole: Tuned = toml::from_str(&toml::to_string(&Tuned::STANDARD).unwrap()).unwrap();
         assert_eq!(whole, Tuned::STANDARD);

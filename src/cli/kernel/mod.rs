@@ -183,7 +183,7 @@ pub fn run(kernel: &Kernel, global: &Global, terminal: &Terminal) -> Result<()> 
         What::Check(options) => check::run(options, global, terminal),
         What::Bench(options) => bench::run(options, global, terminal),
         What::Tune(options) => tune::run(options, global, terminal),
-        What::Show(options) => show::run(options, terminal),
+        What::Show(options) => show::run(options, global, terminal),
         What::Watch(options) => watch::run(options, global, terminal),
     }
 }

@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use mixofshow::workbench::{Language, Wgsl, shown, variants};
+use mixofshow::workbench::{Language, Wgsl, shown, statistics, variants};
 
-use super::{Result, Terminal, Wanted, is_own, source};
+use super::{Global, Result, Terminal, Wanted, device, is_own, source};
 use crate::cli::Failure;
 
 /// Print what a device gets of a kernel: rendered, or translated to its own language
 ///
 /// A template is rendered with the first value of each parameter, or with those of --set. Of this
 /// program's own kernels, by their names, there are several: one for each use by the operations,
-/// numbered from 1 (--variant).
+/// numbered from 1 (--variant). All but --statistics needs no device.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("language").args(["wgsl", "spirv", "msl", "hlsl"]))]
+#[command(group = ArgGroup::new("language").args(["wgsl", "spirv", "msl", "hlsl", "statistics"]))]
 pub struct Options {
     /// A WGSL file, or the name of one of this program's kernels
     #[arg(value_name = "FILE")]
@@ -33,13 +33,17 @@ pub struct Options {
     /// DirectX 12's language
     #[arg(long)]
     hlsl: bool,
+    /// What the driver of --adapter tells of it: registers, memory, occupancy, in the driver's
+    /// words (Vulkan drivers with VK_KHR_pipeline_executable_properties)
+    #[arg(long)]
+    statistics: bool,
     /// Of a kernel of this program: which of its uses
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     #[arg(value_parser = crate::cli::values::TIMES.parser::<usize>())]
     variant: usize,
 }
 
-pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
+pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let source = source(&options.file)?;
     let wgsl: Wgsl = if is_own(&source, &options.wanted) {
         let stem = source.path.as_ref().and_then(|path| path.file_stem()?.to_str());
@@ -59,15 +63,27 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
     } else {
         source.wgsl(&options.wanted.settings()?)?
     };
+    let failed = |message: String| {
+        let kernel = source.name.clone();
+        mixofshow::workbench::Error::Kernel { kernel, message }
+    };
+    if options.statistics {
+        let gpu = device(global)?;
+        let told = statistics(&wgsl, &gpu).map_err(failed)?.ok_or_else(|| {
+            failed(format!(
+                "the driver of {} tells nothing of what it compiled: it has no \
+                 VK_KHR_pipeline_executable_properties, as most drivers of cards on Linux have",
+                gpu.name()
+            ))
+        })?;
+        return terminal.print(told.trim_end());
+    }
     let language = match options {
         Options { spirv: true, .. } => Language::SpirV,
         Options { msl: true, .. } => Language::Msl,
         Options { hlsl: true, .. } => Language::Hlsl,
         _ => Language::Wgsl,
     };
-    let text = shown(&wgsl, language).map_err(|message| {
-        let kernel = source.name.clone();
-        mixofshow::workbench::Error::Kernel { kernel, message }
-    })?;
+    let text = shown(&wgsl, language).map_err(failed)?;
     terminal.print(text.trim_end())
 }

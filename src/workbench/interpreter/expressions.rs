@@ -202,8 +202,11 @@ impl<'m> Machine<'m, '_> {
                 let bytes = step.map_or(4, |step| step.bytes);
                 Data::uniform(vec![self.count(&pointer, bytes)?])
             }
-            Expression::CooperativeLoad { .. } | Expression::CooperativeMultiplyAdd { .. } => {
-                return Err(Refusal("cooperative matrices are not interpreted".into()));
+            Expression::CooperativeLoad { ref data, .. } => {
+                return self.load_matrix(handle, data, active, span);
+            }
+            Expression::CooperativeMultiplyAdd { a, b, c } => {
+                return self.multiply_matrices([a, b, c], active, span);
             }
             ref other => return Err(Refusal(format!("{other:?} is not interpreted"))),
         };
@@ -355,7 +358,7 @@ impl<'m> Machine<'m, '_> {
     }
 
     /// As errors call the variable that a pointer points into.
-    fn name_of(&self, place: Place) -> String {
+    pub fn name_of(&self, place: Place) -> String {
         match place {
             Place::Global(global) | Place::Private(global) => {
                 self.window(global).map(|window| window.name.clone()).unwrap_or_default()
@@ -499,7 +502,14 @@ impl<'m> Machine<'m, '_> {
     }
 
     /// f16 that became infinite of finite numbers.
-    fn overflow(&mut self, of: &[&Data], out: &Data, scalar: Scalar, active: &[u32], span: Span) {
+    pub fn overflow(
+        &mut self,
+        of: &[&Data],
+        out: &Data,
+        scalar: Scalar,
+        active: &[u32],
+        span: Span,
+    ) {
         if !self.options.overflow || !scalar.is_float() {
             return;
         }

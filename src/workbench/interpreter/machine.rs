@@ -397,9 +397,14 @@ impl<'m, 'r> Machine<'m, 'r> {
         let (mark, since) = (self.mark(&window, lane, atomic, span), self.since(&window));
         let number = self.number;
         let region = self.region(&window);
+        let before = region.load(at, scalar);
         let conflict = region.note_write(at, scalar, &mark, since);
         region.store(at, scalar, bits, number);
-        if let Some(conflict) = conflict {
+        // A workgroup's invocations that put the same there agree, as on a flag.
+        let agrees = |it: &Conflict| {
+            it.writes == [true, true] && it.earlier.group == mark.group && before == bits
+        };
+        if let Some(conflict) = conflict.filter(|conflict| !agrees(conflict)) {
             self.see_conflict(&window, byte, &conflict, &mark);
         }
         Ok(())
@@ -430,8 +435,10 @@ impl<'m, 'r> Machine<'m, 'r> {
         let does = |writes: bool| if writes { "writes" } else { "reads" };
         let [first, second] = writes.map(does);
         let spot = self.spot(window, byte);
+        let lanes = self.lanes as u32;
         let called = |lane: u32| match lane {
             OTHERS => "another one".to_string(),
+            lane if lane >= lanes => format!("subgroup {} together", lane - lanes),
             lane => format!("invocation {lane}"),
         };
         // Without a barrier, who comes first is chance; where both write, no barrier would say
@@ -439,16 +446,15 @@ impl<'m, 'r> Machine<'m, 'r> {
         if same_group && writes != [true, true] {
             self.see_both(FaultKind::MissingBarrier, me.span, Some(earlier.span), || {
                 format!(
-                    "invocation {} {second} {spot} that {} {first} in {{other}}, with no barrier \
-                     between",
-                    me.lane,
+                    "{} {second} {spot} that {} {first} in {{other}}, with no barrier between",
+                    called(me.lane),
                     called(earlier.lane)
                 )
             });
             return;
         }
         let whose = match same_group {
-            true => format!("invocation {} and {}", me.lane, called(earlier.lane)),
+            true => format!("{} and {}", called(me.lane), called(earlier.lane)),
             false => "two workgroups".to_string(),
         };
         self.see_both(FaultKind::Race, me.span, Some(earlier.span), || {

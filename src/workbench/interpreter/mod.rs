@@ -10,6 +10,7 @@ mod calls;
 mod expressions;
 mod machine;
 mod math;
+mod matrices;
 mod memory;
 mod statements;
 mod subgroups;
@@ -107,6 +108,11 @@ impl Interpreter {
     /// Whether what comes out may hang on the size of subgroups.
     pub fn uses_subgroups(&self) -> bool {
         subgroups::are_used(&self.module)
+    }
+
+    /// Whether it has cooperative matrices.
+    pub fn uses_matrices(&self) -> bool {
+        matrices::are_used(&self.module)
     }
 
     /// Executes all workgroups of `grid`. `first` is the number of the first one, counted through

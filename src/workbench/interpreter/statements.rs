@@ -132,6 +132,9 @@ impl<'m> Machine<'m, '_> {
             Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
                 self.collective(op, collective_op, argument, result, &active)?;
             }
+            Statement::CooperativeStore { target, ref data } => {
+                self.store_matrix(target, data, &active, span)?;
+            }
             ref other => {
                 return Err(Refusal(format!("{} is not interpreted", name_of(other))));
             }
@@ -246,7 +249,6 @@ impl<'m> Machine<'m, '_> {
 
 fn name_of(statement: &Statement) -> &'static str {
     match statement {
-        Statement::CooperativeStore { .. } => "storing a cooperative matrix",
         Statement::ImageStore { .. } | Statement::ImageAtomic { .. } => "writing to a texture",
         Statement::Kill => "discarding",
         _ => "a statement of it",

@@ -129,6 +129,11 @@ impl<'m> Types<'m> {
                     parts.extend((0..extent(rows)).map(|j| (start + j * scalar.width(), scalar)));
                 }
             }
+            // Nobody but cooperative loads and stores put it anywhere.
+            TypeInner::CooperativeMatrix { columns, rows, scalar, .. } => {
+                let (scalar, count) = (Scalar::of(scalar)?, rows as u32 * columns as u32);
+                parts.extend((0..count).map(|i| (at + i * scalar.width(), scalar)));
+            }
             TypeInner::Array { base, size: ArraySize::Constant(count), stride } => {
                 for i in 0..count.get() {
                     self.collect(self.inner(base), at + i * stride, parts)?;

@@ -67,13 +67,13 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     if is_gated(lowering) {
         return lowering.no_kernel();
     }
-    if even {
+    if even && (backwards || lowering.traits.tuned.matmul.staged == 1) {
         work.kernel = "matmul_staged";
         work.params.insert("backwards", Value::from(backwards));
         work.params.remove("vector_out");
         return lower_rows(lowering, work, geometry, panels, 64);
     }
-    let MatmulSizes { rows, lanes, unroll } = lowering.traits.tuned.matmul;
+    let MatmulSizes { rows, lanes, unroll, .. } = lowering.traits.tuned.matmul;
     let unroll = if into.is_multiple_of(unroll) { unroll } else { 1 };
     work.params.extend([
         ("tile", Value::from(rows)),
