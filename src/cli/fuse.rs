@@ -354,6 +354,9 @@ impl Arguments {
             }
             (None, _) => settings.distillation,
         };
+        if settings.distillation.pictures > 0 {
+            settings.distillation.rank = self.distillation_rank.or(settings.distillation.rank);
+        }
         if let Some((width, height)) = self.size {
             if width % factor != 0 || height % factor != 0 || width == 0 || height == 0 {
                 return Err(Failure::Usage(format!(

@@ -533,7 +533,7 @@ pub(super) fn lessons(
 ) -> Result<Lessons> {
     let base = runner.base;
     // As many as the concepts' own updates usually have together, and some.
-    let rank = (4 * (concepts + 1)).clamp(8, 64);
+    let rank = settings.rank.unwrap_or((4 * (concepts + 1)).clamp(8, 64)).max(1);
     let sites = stages_layers.iter().flat_map(|layout| &layout.sites);
     let layers: Vec<TrainedLayer> = sites
         .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))

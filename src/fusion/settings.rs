@@ -239,15 +239,18 @@ pub struct Distillation {
     pub rate: f32,
     /// Predictions that one update learns from.
     pub batch: usize,
+    /// Rank of the updates that learn; none: 4 for each concept and 4 more, from 8 to 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
 }
 
 impl Default for Distillation {
     fn default() -> Self {
-        Distillation { pictures: 4, rate: 2e-3, batch: 8 }
+        Distillation { pictures: 4, rate: 2e-3, batch: 8, rank: None }
     }
 }
 
 impl Distillation {
     /// None at all.
-    pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1 };
+    pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1, rank: None };
 }

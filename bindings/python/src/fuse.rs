@@ -48,6 +48,7 @@ struct Given {
     keep_weight: Option<f64>,
     distillation: Option<u64>,
     distillation_rate: Option<f32>,
+    distillation_rank: Option<usize>,
     record: Option<String>,
     prompts: Option<Vec<String>>,
     sampled_prompts: Option<Vec<String>>,
@@ -161,6 +162,9 @@ impl Given {
             }
             (None, _) => settings.distillation,
         };
+        if settings.distillation.pictures > 0 {
+            settings.distillation.rank = self.distillation_rank.or(settings.distillation.rank);
+        }
         if let Some(prompts) = templates("prompts", self.prompts.take())? {
             settings.prompts.clone_from(&prompts);
             settings.sampled = prompts;

@@ -12,6 +12,8 @@ use crate::cli::values;
 const GROW: &str = "Growing and shrinking";
 const STATISTICS: &str = "Statistics";
 const SOLVING: &str = "Solving";
+/// Above it, updates are as large as the layers.
+const MOST_RANK: u32 = 1024;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,6 +135,12 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub distillation_rate: Option<f32>,
+    /// Rank of the updates that learn it [default: 4 for each concept and 4 more, from 8 to 64]
+    #[arg(
+        long, value_name = "RANK", value_parser = Range::whole(1, MOST_RANK).parser::<usize>(),
+        help_heading = SOLVING
+    )]
+    pub distillation_rank: Option<usize>,
 
     /// What is recorded of the concepts: `usual`, or `published`, exactly as the method's own
     /// program does, for any solver; the options below change it [default: published with L-BFGS,

@@ -95,6 +95,8 @@ class FusionSettings(TypedDict, total=False):
     distillation: int
     #: Learning rate of that.
     distillation_rate: float
+    #: Rank of the updates that learn it.
+    distillation_rank: int
     #: What is recorded of the concepts.
     record: Literal["usual", "published"]
     #: Prompts with {} for a concept's words.
