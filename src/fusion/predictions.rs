@@ -5,6 +5,7 @@ use crate::checkpoint::{DType, Network, TensorFile, TensorView};
 use super::base::Runner;
 use super::collect::RecordedSubject;
 use super::groups::StageLayers;
+use super::scenes::Scene;
 use super::settings::Settings;
 use super::spatial::{PictureShape, Sampler};
 use super::{Error, Result};
@@ -50,30 +51,75 @@ impl Predictions {
         };
         let mut sampler = Sampler::new(runner, &StageLayers::default(), unet, shape)?;
         let empty = runner.read_empty(subject, true)?;
-        let mut made = Predictions {
-            shape: [height, width, runner.base.unet().in_channels],
-            unconditional: guidance.map(|_| Vec::new()),
-            ..Predictions::default()
-        };
+        let mut made = Predictions::none(runner, &shape);
         let (mut done, of) = (0, subject.sampled.len() * (subject.seeds / batch) as usize);
         for prompt in &subject.sampled {
             sampler.read(runner.base, &runner.read(subject, prompt, true)?, &empty, unet)?;
             for seed in (0..subject.seeds).step_by(batch as usize) {
-                sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
-                    progress(done * step.of + step.done, of * step.of)?;
-                    made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
-                    made.samples.extend_from_slice(step.sample);
-                    made.conditional.extend_from_slice(step.conditional);
-                    if let (Some(all), Some(one)) = (&mut made.unconditional, step.unconditional) {
-                        all.extend_from_slice(one);
-                    }
-                    Ok(())
-                })?;
+                let at = (done, of);
+                made.take(&mut sampler, settings.seed.wrapping_add(seed), at, progress)?;
                 done += 1;
             }
         }
         progress(1, 1)?;
         Ok(made)
+    }
+
+    /// What the concepts' own models predict together, each in its region.
+    pub fn of_scene(
+        runner: &Runner,
+        scene: &Scene,
+        settings: &Settings,
+        progress: &mut Parts,
+    ) -> Result<Predictions> {
+        let shape = scene.shape(runner, settings);
+        let mut made = Predictions::none(runner, &shape);
+        let each = scene.seeds as usize / shape.batch.max(1);
+        let (mut done, of) = (0, scene.views.len() * each);
+        let (sets, prompts) = (scene.sets(settings), 1 + scene.members.len());
+        let mut sampler = Sampler::in_regions(runner, &sets, prompts, shape)?;
+        for (number, view) in scene.views.iter().enumerate() {
+            let read = scene.read(runner, view, settings, true)?;
+            let prompts: Vec<_> = read.iter().map(|[empty, prompt]| (empty, prompt)).collect();
+            sampler.read_in_regions(runner.base, &prompts, &view.shares(runner, shape.size)?)?;
+            for first in (0..scene.seeds).step_by(shape.batch) {
+                let seed = scene.seed(number).wrapping_add(first);
+                made.take(&mut sampler, seed, (done, of), progress)?;
+                done += 1;
+            }
+        }
+        progress(1, 1)?;
+        Ok(made)
+    }
+
+    fn none(runner: &Runner, shape: &PictureShape) -> Predictions {
+        let [height, width] = shape.size;
+        Predictions {
+            shape: [height, width, runner.base.unet().in_channels],
+            unconditional: shape.guidance.map(|_| Vec::new()),
+            ..Predictions::default()
+        }
+    }
+
+    /// Adds those of pictures from `seed` on, `done` runs of all being through.
+    fn take(
+        &mut self,
+        sampler: &mut Sampler,
+        seed: u64,
+        (done, of): (usize, usize),
+        progress: &mut Parts,
+    ) -> Result<()> {
+        sampler.run(seed, &mut |step| {
+            progress(done * step.of + step.done, of * step.of)?;
+            let batch = step.sample.len() / self.shape.iter().product::<usize>().max(1);
+            self.timesteps.extend(std::iter::repeat_n(step.timestep, batch));
+            self.samples.extend_from_slice(step.sample);
+            self.conditional.extend_from_slice(step.conditional);
+            if let (Some(all), Some(one)) = (&mut self.unconditional, step.unconditional) {
+                all.extend_from_slice(one);
+            }
+            Ok(())
+        })
     }
 
     /// As tensors of a file.
@@ -102,14 +148,13 @@ pub(super) struct Predicted {
 }
 
 impl Predicted {
-    /// None: it does not hold what `subject` is to be asked for, or numbers that are not finite.
+    /// None: it does not hold `count` predictions of each half, or numbers that are not finite.
     pub fn expected(
         file: TensorFile,
-        subject: &RecordedSubject,
+        count: usize,
         runner: &Runner,
         settings: &Settings,
     ) -> Option<Predicted> {
-        let count = subject.sampled.len() * subject.seeds as usize * subject.steps;
         let guided = runner.guidance(settings).is_some();
         let shape: [usize; 3] = file.tensor("samples")?.shape().get(1..)?.try_into().ok()?;
         let whole = [&[count], &shape[..]].concat();

@@ -242,15 +242,20 @@ pub struct Distillation {
     /// Rank of the updates that learn; none: 4 for each concept and 4 more, from 8 to 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
+    /// Pictures of each prompt of each scene, two and three concepts in regions, whose predictions
+    /// are trained too; 0: none.
+    #[serde(default)]
+    pub scenes: u64,
 }
 
 impl Default for Distillation {
     fn default() -> Self {
-        Distillation { pictures: 4, rate: 2e-3, batch: 8, rank: None }
+        Distillation { pictures: 4, rate: 2e-3, batch: 8, rank: None, scenes: 3 }
     }
 }
 
 impl Distillation {
     /// None at all.
-    pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1, rank: None };
+    pub const NONE: Distillation =
+        Distillation { pictures: 0, rate: 0.0, batch: 1, rank: None, scenes: 0 };
 }

@@ -49,6 +49,7 @@ struct Given {
     distillation: Option<u64>,
     distillation_rate: Option<f32>,
     distillation_rank: Option<usize>,
+    scenes: Option<u64>,
     record: Option<String>,
     prompts: Option<Vec<String>>,
     sampled_prompts: Option<Vec<String>>,
@@ -164,6 +165,7 @@ impl Given {
         };
         if settings.distillation.pictures > 0 {
             settings.distillation.rank = self.distillation_rank.or(settings.distillation.rank);
+            settings.distillation.scenes = self.scenes.unwrap_or(settings.distillation.scenes);
         }
         if let Some(prompts) = templates("prompts", self.prompts.take())? {
             settings.prompts.clone_from(&prompts);

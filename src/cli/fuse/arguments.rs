@@ -141,6 +141,13 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub distillation_rank: Option<usize>,
+    /// Pictures of each prompt of each scene that it learns too, two and three concepts in regions
+    /// as their own files make them together; 0: none [default: 3]
+    #[arg(
+        long, value_name = "PICTURES", value_parser = Range::whole(0, 1000).parser::<u64>(),
+        help_heading = SOLVING
+    )]
+    pub scenes: Option<u64>,
 
     /// What is recorded of the concepts: `usual`, or `published`, exactly as the method's own
     /// program does, for any solver; the options below change it [default: published with L-BFGS,

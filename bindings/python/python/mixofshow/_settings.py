@@ -97,6 +97,9 @@ class FusionSettings(TypedDict, total=False):
     distillation_rate: float
     #: Rank of the updates that learn it.
     distillation_rank: int
+    #: Pictures of each prompt of each scene that it learns too, two and three concepts in regions; 0:
+    #: none.
+    scenes: int
     #: What is recorded of the concepts.
     record: Literal["usual", "published"]
     #: Prompts with {} for a concept's words.
