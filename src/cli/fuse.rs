@@ -358,10 +358,15 @@ impl Arguments {
         if distillation.pictures > 0 {
             distillation.rank = self.distillation_rank.or(distillation.rank);
             distillation.scenes = self.scenes.unwrap_or(distillation.scenes);
-        } else if self.distillation_rank.is_some() || self.scenes.is_some_and(|count| count > 0) {
+            distillation.scene_strength =
+                self.scene_strength.unwrap_or(distillation.scene_strength);
+        } else if self.distillation_rank.is_some()
+            || self.scene_strength.is_some()
+            || self.scenes.is_some_and(|count| count > 0)
+        {
             return Err(Failure::Usage(
-                "--scenes and --distillation-rank are of the distillation, which is off here: \
-                    --distillation turns it on"
+                "--scenes, --scene-strength and --distillation-rank are of the distillation, \
+                    which is off here: --distillation turns it on"
                     .into(),
             ));
         }

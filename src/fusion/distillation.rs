@@ -647,8 +647,8 @@ pub(super) fn lessons(
     stages_layers: &[&StageLayers],
 ) -> Result<Lessons> {
     let (base, LessonShape { concepts, prompts, size: [height, width] }) = (runner.base, shape);
-    // As many as the concepts' own updates usually have together, and some.
-    let rank = settings.rank.unwrap_or((4 * (concepts + 1)).clamp(8, 64)).max(1);
+    // As many as the concepts' own updates may have together, and some.
+    let rank = settings.rank.unwrap_or((16 * concepts + 4).min(64)).max(1);
     let sites = stages_layers.iter().flat_map(|layout| &layout.sites);
     let layers: Vec<TrainedLayer> = sites
         .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))

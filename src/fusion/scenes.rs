@@ -117,7 +117,7 @@ impl<'a> Scene<'a> {
             .enumerate()
             .map(|(number, template)| View::drawn(&members, number, template, &mut numbers))
             .collect();
-        sha.update(format!("{views:?}"));
+        sha.update(format!("{views:?}{}", settings.distillation.scene_strength));
         Scene {
             name: members.iter().map(|member| &*member.name).collect::<Vec<_>>().join(" + "),
             key: hex(&sha.finalize()),
@@ -144,7 +144,8 @@ impl<'a> Scene<'a> {
     pub fn sets(&self, settings: &Settings) -> Vec<(AppliedSet, Vec<f32>)> {
         let set = |(at, member): (usize, &&FusedConcept)| {
             let set = RecordedSubject::concept(member, settings).of(Network::UNet)?;
-            let own = (0..self.members.len()).map(|who| f32::from(u8::from(who == at)));
+            let strength = settings.distillation.scene_strength;
+            let own = (0..self.members.len()).map(|who| if who == at { strength } else { 0.0 });
             Some((set, std::iter::once(0.0).chain(own).collect()))
         };
         self.members.iter().enumerate().filter_map(set).collect()
@@ -198,9 +199,8 @@ impl View {
         let top = rounded(numbers.between(0.0, HEADROOM));
         let classes: Option<Vec<&str>> =
             order.iter().map(|at| members.get(*at).and_then(|member| class_word(member))).collect();
-        // A prompt that is nothing but words names one alone, the others everybody: a model leaves
-        // room for as many as it is told of.
-        let alone = template.trim() == "{}";
+        // Everybody is named, also where the template is nothing but words: a model leaves room
+        // for as many as it is told of.
         let whole = classes
             .as_ref()
             .map_or_else(String::new, |classes| template.replace("{}", &side_by_side(classes)));
@@ -209,12 +209,12 @@ impl View {
             let phrase = members.get(*at).map_or("", |member| &member.phrase);
             boxes[*at] = [pair[0], top, pair[1], 1.0];
             prompts[*at] = match &classes {
-                Some(classes) if !alone => {
+                Some(classes) => {
                     let mut all = classes.clone();
                     all[place] = phrase;
                     template.replace("{}", &side_by_side(&all))
                 }
-                _ => template.replace("{}", phrase),
+                None => template.replace("{}", phrase),
             };
         }
         prompts.insert(0, whole);
@@ -340,7 +340,10 @@ mod tests {
             sentence("man", "an owl", "a <c1> <c2>"),
         ];
         assert_eq!(view.prompts, expected);
-        assert_eq!(trio.views[1].prompts[1..], ["<a1> <a2>", "<b1> <b2>", "<c1> <c2>"]);
+        assert_eq!(
+            trio.views[1].prompts[1],
+            "cat on the left, a <a1> <a2> in the center and an owl on the right"
+        );
         for view in all.iter().flat_map(|scene| &scene.views) {
             view.layout().check().unwrap();
             assert!(view.boxes.iter().all(|edges| edges[2] - edges[0] > 0.15));

@@ -50,6 +50,7 @@ struct Given {
     distillation_rate: Option<f32>,
     distillation_rank: Option<usize>,
     scenes: Option<u64>,
+    scene_strength: Option<f32>,
     record: Option<String>,
     prompts: Option<Vec<String>>,
     sampled_prompts: Option<Vec<String>>,
@@ -166,6 +167,8 @@ impl Given {
         if settings.distillation.pictures > 0 {
             settings.distillation.rank = self.distillation_rank.or(settings.distillation.rank);
             settings.distillation.scenes = self.scenes.unwrap_or(settings.distillation.scenes);
+            settings.distillation.scene_strength =
+                self.scene_strength.unwrap_or(settings.distillation.scene_strength);
         }
         if let Some(prompts) = templates("prompts", self.prompts.take())? {
             settings.prompts.clone_from(&prompts);

@@ -135,7 +135,7 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub distillation_rate: Option<f32>,
-    /// Rank of the updates that learn it [default: 4 for each concept and 4 more, from 8 to 64]
+    /// Rank of the updates that learn it [default: 16 for each concept and 4 more, 64 at most]
     #[arg(
         long, value_name = "RANK", value_parser = Range::whole(1, MOST_RANK).parser::<usize>(),
         help_heading = SOLVING
@@ -148,6 +148,12 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub scenes: Option<u64>,
+    /// Strength of a concept's own file in its region of a scene, times its own [default: 1.6]
+    #[arg(
+        long, value_name = "FACTOR", value_parser = Range::POSITIVE.parser::<f32>(),
+        help_heading = SOLVING
+    )]
+    pub scene_strength: Option<f32>,
 
     /// What is recorded of the concepts: `usual`, or `published`, exactly as the method's own
     /// program does, for any solver; the options below change it [default: published with L-BFGS,
