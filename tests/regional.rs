@@ -299,6 +299,41 @@ fn weights_of_any_kind() {
     }
 }
 
+/// The gradients of queries, keys and values, on devices as in plain Rust.
+#[test]
+fn gradients() {
+    let mut random = Random(11);
+    for (lengths, tokens, (batch, share), (heads, d)) in [
+        (&[13, 77, 1][..], 70, (2, 1), (2, 8)),
+        (&[77, 77], 129, (4, 2), (1, 40)),
+        (&[5, 20, 9, 3], 16, (3, 3), (3, 5)),
+        (&[9], 33, (1, 1), (2, 20)),
+    ] {
+        let keys = lengths.iter().sum();
+        let arrays = [
+            random.array([batch, tokens, heads * d]),
+            random.array([batch / share, keys, heads * d]),
+            random.array([batch / share, keys, heads * d]),
+        ];
+        let weight = |random: &mut Random| {
+            if random.below(2) == 0 { 0.0 } else { random.below(100) as f32 / 70.0 }
+        };
+        let weights: Vec<f32> = (0..tokens * lengths.len()).map(|_| weight(&mut random)).collect();
+        let mut a = Attention::regional(&arrays, &weights, lengths, heads);
+        let upstream = random.array([batch, tokens, heads * d]);
+        let upstream = a.input("upstream", &upstream);
+        let [q, k, v] = ["q", "k", "v"].map(|name| a.graph.find_input(name).unwrap());
+        let found = a.graph.gradients_of(a.output, upstream, &[q, k, v]).unwrap();
+        let flat = found.into_iter().map(|gradient| {
+            let count = a.graph.shape(gradient).elements();
+            a.graph.reshape(gradient, [count]).unwrap()
+        });
+        let flat: Vec<Tensor> = flat.collect();
+        a.output = a.graph.concat(&flat, 0).unwrap();
+        a.check(&format!("gradients of {lengths:?}, {tokens} tokens, {heads} heads of {d}"));
+    }
+}
+
 #[test]
 fn inputs_for_a_farther_reach_take_tables_of_a_shorter_one() {
     let mut random = Random(4);

@@ -354,6 +354,22 @@ impl Arguments {
             }
             (None, _) => settings.distillation,
         };
+        let distillation = &mut settings.distillation;
+        if distillation.pictures > 0 {
+            distillation.rank = self.distillation_rank.or(distillation.rank);
+            distillation.scenes = self.scenes.unwrap_or(distillation.scenes);
+            distillation.scene_strength =
+                self.scene_strength.unwrap_or(distillation.scene_strength);
+        } else if self.distillation_rank.is_some()
+            || self.scene_strength.is_some()
+            || self.scenes.is_some_and(|count| count > 0)
+        {
+            return Err(Failure::Usage(
+                "--scenes, --scene-strength and --distillation-rank are of the distillation, \
+                    which is off here: --distillation turns it on"
+                    .into(),
+            ));
+        }
         if let Some((width, height)) = self.size {
             if width % factor != 0 || height % factor != 0 || width == 0 || height == 0 {
                 return Err(Failure::Usage(format!(

@@ -121,6 +121,17 @@ impl FusedWeights {
         part: &Part<C>,
         set: Option<&AppliedSet>,
     ) -> (LoadedNetwork<C>, Updates) {
+        let updates = Updates::everywhere(set);
+        (self.load_with(runner, part, &updates), updates)
+    }
+
+    /// The same with any updates.
+    pub fn load_with<C: Clone>(
+        &self,
+        runner: &Runner,
+        part: &Part<C>,
+        updates: &Updates,
+    ) -> LoadedNetwork<C> {
         let overlay = self.over(&part.component);
         let config = part.config.clone();
         let mut network = LoadedNetwork::from_overlay(
@@ -131,9 +142,8 @@ impl FusedWeights {
             runner.precision,
         );
         network.budget = runner.room();
-        let updates = Updates::everywhere(set);
         updates.install(&network);
-        (network, updates)
+        network
     }
 }
 

@@ -97,6 +97,23 @@ impl<'a> RecordedSubject<'a> {
         })
     }
 
+    /// Nobody: prompts as the base model reads them.
+    pub fn nobody(settings: &Settings) -> RecordedSubject<'static> {
+        RecordedSubject {
+            name: String::new(),
+            key: String::new(),
+            words: &[],
+            updates: None,
+            prompts: Vec::new(),
+            sampled: Vec::new(),
+            steps: settings.steps,
+            seeds: 1,
+            seed: settings.seed,
+            padded: true,
+            whole_prompts: true,
+        }
+    }
+
     /// This subject, as predictions of it are recorded: `pictures` of each prompt. Ordinary prompts
     /// are sampled from all, so that as many pictures are made of them as of a concept.
     pub fn distilled(self, settings: &Settings) -> RecordedSubject<'a> {

@@ -3,9 +3,10 @@
 //! Layer by layer, the least squares of the other stages is the best there is; but where concepts
 //! want different answers to inputs that are alike, what one layer cannot give another can, and
 //! which of the layers' errors show in a picture no layer knows. So the fused UNet is distilled
-//! from the concepts' own models: these sample pictures, and both halves of what they predict along
-//! the way are trained, each once, by low-rank updates of all fused layers that are added to the
-//! weights at the end. Ordinary prompts, as the base model answers them, count as one concept.
+//! from the concepts' own models: these sample pictures, each alone and two and three together in
+//! regions (scenes), and both halves of what they predict along the way are trained, each once, by
+//! low-rank updates of all fused layers that are added to the weights at the end. Ordinary prompts,
+//! as the base model answers them, count as one concept.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, DType, TensorFile, TensorView};
 use crate::graph::Array;
+use crate::graph::ops::RegionTables;
+use crate::models::unet;
 use crate::training::draws::{Draws, Purpose};
 use crate::training::step::{
     self, AdamW, Lesson, Models, Network, State, StepConfig, TrainedLayer, TrainingStep,
@@ -23,12 +26,13 @@ use crate::training::step::{
 
 use super::base::{Runner, base_weight};
 use super::collect::RecordedSubject;
+use super::encodings::Encodings;
 use super::groups::StageLayers;
 use super::members::hex;
 use super::predictions::Predicted;
-use super::report::DistillationReport;
-use super::settings::Distillation;
-use super::spatial::ReadPrompt;
+use super::report::{DistillationReport, SceneReport};
+use super::scenes::Scene;
+use super::settings::{Distillation, Settings};
 use super::store::DISTILLATION_STATE;
 use super::{Error, Result};
 use crate::watch::Parts;
@@ -39,6 +43,8 @@ const WARM_UP: usize = 10;
 const SAVE_EVERY: usize = 20;
 /// Draws of which predictions are taken where not all are, beside those of other draws.
 const SAMPLED: u64 = 1 << 31;
+/// The draw of the order of passes, where scenes are learnt.
+const PASSES: u64 = 1 << 34;
 /// Activations of a pass, in bytes, beyond which a block's are computed again for its backward
 /// instead of kept.
 const MOST_KEPT: u64 = 3 << 30;
@@ -65,9 +71,68 @@ pub(super) fn refusal(runner: &Runner) -> Option<String> {
     })
 }
 
+/// Whose predictions are trained.
+pub(super) enum Learnt<'a> {
+    Subject(RecordedSubject<'a>),
+    Scene(Scene<'a>),
+}
+
+impl Learnt<'_> {
+    /// What it is.
+    fn key(&self) -> String {
+        match self {
+            Learnt::Subject(subject) => format!("{} {:?}", subject.key, subject.sampled),
+            Learnt::Scene(scene) => scene.key.clone(),
+        }
+    }
+
+    /// Predictions of each half for one of its prompts or views.
+    fn each(&self) -> usize {
+        let (seeds, steps) = match self {
+            Learnt::Subject(subject) => (subject.seeds, subject.steps),
+            Learnt::Scene(scene) => (scene.seeds, scene.steps),
+        };
+        (seeds as usize * steps).max(1)
+    }
+
+    /// What is read of it by the fused text encoders.
+    fn encode(&self, path: &Path, runner: &Runner, settings: &Settings) -> Result<Encodings> {
+        match self {
+            Learnt::Subject(subject) => {
+                let prompts = subject.sampled.iter().enumerate();
+                let read = prompts.map(|(number, prompt)| {
+                    Ok((prompt_name(number, 0), runner.read(subject, prompt, false)?))
+                });
+                let empty = std::iter::once_with(|| {
+                    Ok((EMPTY.to_string(), runner.read_empty(subject, false)?))
+                });
+                Encodings::write(path, runner, read.chain(empty))
+            }
+            Learnt::Scene(scene) => {
+                let mut read = Vec::new();
+                for (number, view) in scene.views.iter().enumerate() {
+                    let pairs = scene.read(runner, view, settings, false)?;
+                    for (slot, [empty, prompt]) in pairs.into_iter().enumerate() {
+                        read.push(Ok((prompt_name(number, slot), prompt)));
+                        if (number, slot) == (0, 0) {
+                            read.push(Ok((EMPTY.to_string(), empty)));
+                        }
+                    }
+                }
+                Encodings::write(path, runner, read.into_iter())
+            }
+        }
+    }
+}
+
+/// As encodings are named: of a prompt or view, the whole picture's and those of regions.
+fn prompt_name(number: usize, slot: usize) -> String {
+    format!("prompt.{number}.{slot}")
+}
+
 /// One whose predictions are trained.
 pub(super) struct Teacher<'a> {
-    pub subject: RecordedSubject<'a>,
+    pub learnt: Learnt<'a>,
     pub weight: f64,
     pub predicted: Predicted,
     /// So many of its lessons at most.
@@ -80,67 +145,7 @@ impl Teacher<'_> {
     }
 }
 
-/// The encodings of a teacher's prompts by the fused text encoders, on disk: of many concepts they
-/// would fill the memory.
-struct Encodings {
-    file: TensorFile,
-    /// Numbers of one encoding.
-    size: usize,
-}
-
 const EMPTY: &str = "empty";
-/// What the names of summaries begin with.
-const POOLED: &str = "pooled.";
-
-impl Encodings {
-    fn write(path: &Path, runner: &Runner, subject: &RecordedSubject) -> Result<Encodings> {
-        let width = runner.base.model.text_width();
-        let (mut tensors, mut size) = (Vec::new(), 0);
-        let named = subject
-            .sampled
-            .iter()
-            .enumerate()
-            .map(|(i, prompt)| (format!("prompt.{i}"), prompt.as_str()));
-        for (name, prompt) in named.chain([(EMPTY.to_string(), "")]) {
-            let read = match prompt {
-                "" => runner.read_empty(subject, false)?,
-                prompt => runner.read(subject, prompt, false)?,
-            };
-            let ReadPrompt { rows, pooled } = read;
-            let tokens = rows.first().map_or(0, |row| row.len() / width.max(1));
-            let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
-            tensors.extend(
-                TensorView::new(DType::F32, vec![rows.len(), tokens, width], bytes)
-                    .map(|view| (name.clone(), view)),
-            );
-            if !pooled.is_empty() {
-                let bytes: Vec<u8> = pooled.iter().flat_map(|v| v.to_le_bytes()).collect();
-                let view = TensorView::new(DType::F32, vec![pooled.len()], bytes);
-                tensors.extend(view.map(|view| (format!("{POOLED}{name}"), view)));
-            }
-            size = tokens * width;
-        }
-        checkpoint::write(path, &tensors, &BTreeMap::new())?;
-        Ok(Encodings { file: TensorFile::open(path)?, size })
-    }
-
-    /// The summary of prompt `name`; empty where there is none.
-    fn pooled(&self, name: &str) -> Vec<f32> {
-        let view = self.file.tensor(&format!("{POOLED}{name}"));
-        view.map_or(Vec::new(), |view| view.to_f32(0..view.len()))
-    }
-
-    /// What cross-attention `number` reads of prompt `name`.
-    fn read(&self, name: &str, number: usize, into: &mut Vec<f32>) -> Result<()> {
-        let view = self
-            .file
-            .tensor(name)
-            .ok_or_else(|| Error::file(self.file.path(), format!("`{name}` is missing")))?;
-        let copy = number.min((view.len() / self.size.max(1)).saturating_sub(1));
-        into.extend(view.to_f32(copy * self.size..(copy + 1) * self.size));
-        Ok(())
-    }
-}
 
 /// A prediction to learn.
 #[derive(Clone, Copy)]
@@ -208,6 +213,11 @@ pub(super) struct Student<'a> {
     draws: Draws,
     teachers: &'a [Teacher<'a>],
     encodings: Vec<Encodings>,
+    /// Prompts that a prediction may have, and where they hold: one for all, and those of each view
+    /// of each teacher.
+    prompts: usize,
+    whole: Vec<RegionTables>,
+    views: Vec<Vec<Vec<RegionTables>>>,
     step: TrainingStep,
     layers: Vec<TrainedLayer>,
     /// Predictions in one pass.
@@ -226,35 +236,54 @@ impl<'a> Student<'a> {
     /// far.
     pub fn new(
         runner: &'a Runner<'a>,
-        settings: Distillation,
-        seed: u64,
+        all: &Settings,
         teachers: &'a [Teacher<'a>],
         stages_layers: &[&StageLayers],
         places: &Places,
         earlier: &str,
     ) -> Result<Student<'a>> {
-        let concepts = teachers.iter().filter(|teacher| teacher.subject.updates.is_some()).count();
+        let (settings, seed) = (all.distillation, all.seed);
+        let (mut concepts, mut prompts) = (0, 1);
+        for teacher in teachers {
+            match &teacher.learnt {
+                Learnt::Subject(subject) => concepts += usize::from(subject.updates.is_some()),
+                Learnt::Scene(scene) => prompts = prompts.max(1 + scene.members.len()),
+            }
+        }
         let [height, width, _] =
             teachers.first().map(|teacher| teacher.predicted.shape).unwrap_or_default();
+        let shape = LessonShape { concepts, prompts, size: [height, width] };
         let Lessons { step, layers, rank, batch, tokens } =
-            lessons(runner, settings, concepts, stages_layers, [height, width])?;
-        let mut encodings = Vec::new();
+            lessons(runner, settings, shape, stages_layers)?;
+        let (mut encodings, mut views) = (Vec::new(), Vec::new());
         for (number, teacher) in teachers.iter().enumerate() {
-            encodings.push(Encodings::write(
-                &places.scratch.join(format!("{number}.safetensors")),
-                runner,
-                &teacher.subject,
-            )?);
+            let path = places.scratch.join(format!("{number}.safetensors"));
+            encodings.push(teacher.learnt.encode(&path, runner, all)?);
+            let mut of_teacher = Vec::new();
+            if let Learnt::Scene(scene) = &teacher.learnt {
+                for view in &scene.views {
+                    let shares = view.shares(runner, [height, width])?;
+                    let count = view.prompts.len();
+                    of_teacher.push(tables(&shares, count, prompts, tokens));
+                }
+            }
+            views.push(of_teacher);
         }
+        let sizes = unet::feature_sizes(runner.base.unet(), height, width);
+        let everywhere: Vec<Vec<f32>> =
+            sizes.iter().map(|[height, width]| vec![1.0; height * width]).collect();
+        let whole = match prompts {
+            1 => Vec::new(),
+            _ => tables(&everywhere, 1, prompts, tokens),
+        };
         let mut sha = Sha256::new();
         sha.update(earlier);
         sha.update(format!("{settings:?} {seed} {rank} {batch} {height} {width}"));
         for teacher in teachers {
             sha.update(format!(
-                "{} {} {:?} {} {};",
-                teacher.subject.key,
+                "{} {} {} {};",
+                teacher.learnt.key(),
                 teacher.weight,
-                teacher.subject.sampled,
                 teacher.predicted.count,
                 teacher.lessons()
             ));
@@ -265,6 +294,9 @@ impl<'a> Student<'a> {
             draws: Draws::new(seed),
             teachers,
             encodings,
+            prompts,
+            whole,
+            views,
             step,
             layers,
             batch,
@@ -323,10 +355,21 @@ impl<'a> Student<'a> {
         };
         let used = weighed(1) < weighed(0);
         let weights = if used { self.weights(&state)? } else { Vec::new() };
+        let (mut of_subjects, mut scenes) = (Vec::new(), Vec::new());
+        for (teacher, errors) in self.teachers.iter().zip(errors) {
+            match &teacher.learnt {
+                Learnt::Subject(_) => of_subjects.push(errors),
+                Learnt::Scene(scene) => {
+                    let concepts = scene.members.iter().map(|member| member.name.clone());
+                    scenes.push(SceneReport { concepts: concepts.collect(), errors });
+                }
+            }
+        }
         let report = DistillationReport {
             updates,
             rank: self.layers.first().map_or(0, |layer| layer.rank),
-            errors,
+            errors: of_subjects,
+            scenes,
             used,
             seconds: [0.0, start.elapsed().as_secs_f64()],
             device_bytes: self.step.planned_bytes()?.total(),
@@ -355,7 +398,49 @@ impl<'a> Student<'a> {
             rows.extend(own);
         }
         self.draws.at(Purpose::Lessons, 0).shuffle(&mut rows);
-        rows
+        if self.prompts == 1 { rows } else { self.by_places(rows) }
+    }
+
+    /// The same in passes, in all of whose pictures prompts hold in the same places. What is left
+    /// of a view is filled up with some of it again.
+    fn by_places(&self, rows: Vec<Row>) -> Vec<Row> {
+        let mut by_view: BTreeMap<Option<(usize, usize)>, Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            by_view.entry(self.view(&row)).or_default().push(row);
+        }
+        let mut passes: Vec<Vec<Row>> = Vec::new();
+        for rows in by_view.values() {
+            let whole = rows.len().next_multiple_of(self.batch);
+            let filled: Vec<Row> = rows.iter().copied().cycle().take(whole).collect();
+            passes.extend(filled.chunks(self.batch).map(<[Row]>::to_vec));
+        }
+        self.draws.at(Purpose::Lessons, PASSES).shuffle(&mut passes);
+        passes.concat()
+    }
+
+    /// Of which prompt or view a row is.
+    fn number(&self, row: &Row) -> usize {
+        row.at / self.teachers.get(row.teacher).map_or(1, |teacher| teacher.learnt.each())
+    }
+
+    /// The view of a scene that a row is of, by its teacher and its number; none: one prompt holds
+    /// everywhere.
+    fn view(&self, row: &Row) -> Option<(usize, usize)> {
+        let views = self.views.get(row.teacher).filter(|views| !views.is_empty());
+        views.map(|_| (row.teacher, self.number(row)))
+    }
+
+    /// The names of the prompts that a row reads; none where it has fewer than others.
+    fn prompts_of(&self, row: &Row) -> Vec<Option<String>> {
+        let own = match self.teachers.get(row.teacher).map(|teacher| &teacher.learnt) {
+            Some(Learnt::Scene(scene)) => 1 + scene.members.len(),
+            _ => 1,
+        };
+        let name = |slot: usize| match row.unconditional {
+            true => EMPTY.to_string(),
+            false => prompt_name(self.number(row), slot),
+        };
+        (0..self.prompts).map(|slot| (slot < own).then(|| name(slot))).collect()
     }
 
     fn lesson(&self, rows: &[Row], rate: f32) -> Result<Lesson> {
@@ -374,22 +459,24 @@ impl<'a> Student<'a> {
             timesteps.extend(predicted.row("timesteps", row.at, 1)?);
         }
         let shape = [rows.len(), height, width, channels];
-        let name = |row: &Row| {
-            let subject = &self.teachers[row.teacher].subject;
-            let prompt = row.at / (subject.seeds as usize * subject.steps).max(1);
-            if row.unconditional { EMPTY.to_string() } else { format!("prompt.{prompt}") }
-        };
+        let names: Vec<Vec<Option<String>>> = rows.iter().map(|row| self.prompts_of(row)).collect();
+        let text = [rows.len(), self.prompts * self.tokens, base.unet().cross_attention_dim];
         let mut texts = Vec::new();
         for number in 0..base.model.attentions.len() {
-            let mut text = Vec::new();
-            for row in rows {
-                self.encodings[row.teacher].read(&name(row), number, &mut text)?;
+            let mut values = Vec::new();
+            for (row, names) in rows.iter().zip(&names) {
+                for name in names {
+                    self.encodings[row.teacher].read(name.as_deref(), number, &mut values)?;
+                }
             }
-            texts
-                .push(Array::f32([rows.len(), self.tokens, base.unet().cross_attention_dim], text));
+            texts.push(Array::f32(text, values));
         }
-        let told = rows.iter().filter_map(|row| {
-            base.addition(&self.encodings[row.teacher].pooled(&name(row)), self.size)
+        let view = rows.first().and_then(|row| self.view(row));
+        let of_view = view.and_then(|(teacher, view)| self.views.get(teacher)?.get(view));
+        let regions = of_view.unwrap_or(&self.whole).clone();
+        let told = rows.iter().zip(&names).filter_map(|(row, names)| {
+            let whole = names.first()?.as_deref()?;
+            base.addition(&self.encodings[row.teacher].pooled(whole), self.size)
         });
         let told: Vec<f32> = told.flatten().collect();
         let addition = base.unet().addition.map(|of| Array::f32([rows.len(), of.width()], told));
@@ -397,6 +484,7 @@ impl<'a> Student<'a> {
             sample: Array::f32(shape, sample),
             timesteps,
             texts,
+            regions,
             addition,
             target: Array::f32(shape, target),
             weights: rows.iter().map(|row| row.weight).collect(),
@@ -417,11 +505,16 @@ impl<'a> Student<'a> {
             let predicted = &self.teachers[teacher].predicted;
             let (count, guided, of) = (predicted.count, predicted.guided, self.settings.batch);
             let mut numbers = self.draws.at(Purpose::Lessons, 1 + teacher as u64);
-            let mut row = |i: usize| Row {
-                teacher,
-                at: numbers.below(count),
-                unconditional: guided && i % 2 == 1,
-                weight: 1.0,
+            let each = self.teachers[teacher].learnt.each();
+            let mut first = 0;
+            let mut row = |i: usize| {
+                let mut at = numbers.below(count);
+                if self.prompts > 1 {
+                    // Those of one pass are of one prompt or view.
+                    first = if i.is_multiple_of(self.batch) { at / each * each } else { first };
+                    at = first + at % each;
+                }
+                Row { teacher, at, unconditional: guided && i % 2 == 1, weight: 1.0 }
             };
             let rows: Vec<Row> = (0..of).map(&mut row).collect();
             let mut sum = 0.0;
@@ -506,6 +599,19 @@ impl<'a> Student<'a> {
     }
 }
 
+/// Where `count` prompts of the `prompts` of `tokens` hold, by their shares of each size of feature
+/// map.
+fn tables(shares: &[Vec<f32>], count: usize, prompts: usize, tokens: usize) -> Vec<RegionTables> {
+    let of_size = |shares: &Vec<f32>| {
+        let places = shares.chunks_exact(count.max(1));
+        let rest = std::iter::repeat_n(0.0, prompts - count.min(prompts));
+        let padded =
+            places.flat_map(|row| row.iter().copied().chain(rest.clone())).collect::<Vec<_>>();
+        RegionTables::new(&padded, &vec![tokens; prompts])
+    };
+    shares.iter().map(of_size).collect()
+}
+
 /// Rises, then falls along a cosine.
 fn rate(most: f32, done: usize, of: usize) -> f32 {
     let rise = ((done + 1) as f64 / WARM_UP.min(of) as f64).min(1.0);
@@ -523,17 +629,26 @@ pub(super) struct Lessons {
     tokens: usize,
 }
 
-/// Plans the step for so many concepts and latents of `size`, within the runner's budget.
+/// What lessons are planned for.
+#[derive(Clone, Copy)]
+pub(super) struct LessonShape {
+    pub concepts: usize,
+    /// Prompts that a picture may have.
+    pub prompts: usize,
+    /// Height and width of the latents.
+    pub size: [usize; 2],
+}
+
+/// Plans the step within the runner's budget.
 pub(super) fn lessons(
     runner: &Runner,
     settings: Distillation,
-    concepts: usize,
+    shape: LessonShape,
     stages_layers: &[&StageLayers],
-    [height, width]: [usize; 2],
 ) -> Result<Lessons> {
-    let base = runner.base;
-    // As many as the concepts' own updates usually have together, and some.
-    let rank = (4 * (concepts + 1)).clamp(8, 64);
+    let (base, LessonShape { concepts, prompts, size: [height, width] }) = (runner.base, shape);
+    // As many as the concepts' own updates may have together, and some.
+    let rank = settings.rank.unwrap_or((16 * concepts + 4).min(64)).max(1);
     let sites = stages_layers.iter().flat_map(|layout| &layout.sites);
     let layers: Vec<TrainedLayer> = sites
         .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))
@@ -564,6 +679,7 @@ pub(super) fn lessons(
             adamw: AdamW { betas: [0.9, 0.99], weight_decay: 0.0, ..AdamW::default() },
             accumulate: wanted / batch,
             precision: runner.precision,
+            prompts,
             ..StepConfig::default()
         };
         let mut step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;

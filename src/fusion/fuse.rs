@@ -15,18 +15,19 @@ use crate::output;
 
 use super::base::{Base, FusedWeights, Runner, base_weight};
 use super::collect::RecordedSubject;
-use super::distillation::{self, Student, Teacher};
+use super::distillation::{self, Learnt, Student, Teacher};
 use super::groups::{Stage, StageLayers};
 use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
 use super::planning;
 use super::predictions::{Predicted, Predictions};
 use super::report::{Conflict, Report, SiteReport, StageReport};
+use super::scenes::{self, Scene};
 use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver, Towards};
 use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
 use super::{Error, Result, folder, overlap, replace, spatial};
-use crate::watch::{Progress, Watch, heed};
+use crate::watch::{Parts, Progress, Watch, heed};
 
 /// What is asked for besides [`Settings`].
 #[derive(Clone, Debug)]
@@ -368,7 +369,7 @@ impl Fusion<'_, '_> {
             _ => self.recorded.clone(),
         };
         let base = self.runner.base.hash;
-        let origin = Origin::new(stage.name(), subject, base, recorded, &self.earlier);
+        let origin = Origin::new(stage.name(), &subject.key, base, recorded, &self.earlier);
         // What is quickly taken is not worth being stale.
         let accept_stale = self.accept_stale && stage == Stage::Spatial;
         let before = self.store.find(&origin, layout)?;
@@ -533,16 +534,20 @@ impl Fusion<'_, '_> {
             if self.part.is_none_or(|(k, n)| index % n == k - 1) {
                 let subject =
                     RecordedSubject::concept(member, self.settings).distilled(self.settings);
-                let predicted = self.predictions(&subject)?;
-                let (weight, most) = (member.weight, usize::MAX);
-                teachers.push(Teacher { subject, weight, predicted, most });
+                teachers.push(self.teacher(subject, member.weight)?);
             }
         }
         let keep = RecordedSubject::keep(self.settings, false)
             .filter(|_| self.part.is_none_or(|(k, _)| k == 1));
         if let Some(subject) = keep.map(|subject| subject.distilled(self.settings)) {
-            let predicted = self.predictions(&subject)?;
-            teachers.push(Teacher { subject, weight: 1.0, predicted, most: usize::MAX });
+            teachers.push(self.teacher(subject, 1.0)?);
+        }
+        let all: Vec<&FusedConcept> = members.iter().collect();
+        for (index, scene) in scenes::scenes(&all, self.settings).into_iter().enumerate() {
+            if self.part.is_some_and(|(k, n)| index % n != k - 1) {
+                continue;
+            }
+            teachers.push(self.scene_teacher(scene, 1.0)?);
         }
         if self.only_statistics {
             return Ok(());
@@ -557,15 +562,13 @@ impl Fusion<'_, '_> {
         stages_layers: &[&StageLayers],
         start: Instant,
     ) -> Result<()> {
-        let settings = self.settings.distillation;
         let recorded = start.elapsed();
         let scratch = tempfile::Builder::new().prefix(store::SCRATCH).tempdir_in(&self.working);
         let scratch = scratch.map_err(Error::io(&self.working, "write to the folder"))?;
         let places = distillation::Places { working: &self.working, scratch: scratch.path() };
         let mut student = Student::new(
             &self.runner,
-            settings,
-            self.settings.seed,
+            self.settings,
             teachers,
             stages_layers,
             &places,
@@ -592,12 +595,40 @@ impl Fusion<'_, '_> {
         Ok(())
     }
 
+    /// All that a subject's own model predicts.
+    fn teacher<'s>(&mut self, subject: RecordedSubject<'s>, weight: f64) -> Result<Teacher<'s>> {
+        let count = subject.sampled.len() * subject.seeds as usize * subject.steps;
+        let (name, key) = (subject.name.clone(), subject.key.clone());
+        let predicted = self.predicted(&name, &key, subject.seeds, count, |runner, s, tell| {
+            Predictions::of(runner, &subject, s, tell)
+        })?;
+        Ok(Teacher { learnt: Learnt::Subject(subject), weight, predicted, most: usize::MAX })
+    }
+
+    /// The same of a scene, each of whose predictions counts as much as one of a concept that
+    /// weighs `weight`.
+    fn scene_teacher<'s>(&mut self, scene: Scene<'s>, weight: f64) -> Result<Teacher<'s>> {
+        let (name, key, count) = (scene.name.clone(), scene.key.clone(), scene.count());
+        let predicted = self.predicted(&name, &key, scene.seeds, count, |runner, s, tell| {
+            Predictions::of_scene(runner, &scene, s, tell)
+        })?;
+        let weight = weight * scene.seeds as f64 / self.settings.distillation.pictures as f64;
+        Ok(Teacher { learnt: Learnt::Scene(scene), weight, predicted, most: usize::MAX })
+    }
+
     /// From the store, or made now. They depend on nothing that was fused.
-    fn predictions(&mut self, subject: &RecordedSubject) -> Result<Predicted> {
-        let recorded = Recorded { seeds: subject.seeds, ..self.recorded.clone() };
-        let origin = Origin::new(store::PREDICTIONS, subject, self.runner.base.hash, recorded, "");
+    fn predicted(
+        &mut self,
+        name: &str,
+        key: &str,
+        seeds: u64,
+        count: usize,
+        make: impl FnOnce(&Runner, &Settings, &mut Parts) -> Result<Predictions>,
+    ) -> Result<Predicted> {
+        let recorded = Recorded { seeds, ..self.recorded.clone() };
+        let origin = Origin::new(store::PREDICTIONS, key, self.runner.base.hash, recorded, "");
         let expected = |file: TensorFile, runner: &Runner| {
-            Predicted::expected(file, subject, runner, self.settings)
+            Predicted::expected(file, count, runner, self.settings)
         };
         let found = self.store.find_predictions(&origin)?;
         if let Some(found) = found.and_then(|file| expected(file, &self.runner)) {
@@ -608,16 +639,15 @@ impl Fusion<'_, '_> {
         let watch = &mut *self.watch;
         let mut tell = |done, of| {
             let at = Progress::new("predict", done, of);
-            heed(watch(Progress { subject: &subject.name, ..at }))
+            heed(watch(Progress { subject: name, ..at }))
         };
-        let made = Predictions::of(&own, subject, self.settings, &mut tell)?;
+        let made = make(&own, self.settings, &mut tell)?;
         let file = self.store.put_predictions(&origin, &made)?;
         let path = file.path().to_path_buf();
         expected(file, &self.runner).ok_or_else(|| {
             let problem = format!(
-                "what {} predicts has values that are no numbers; its weights or scales \
-                    may be too large",
-                subject.name
+                "what {name} predicts has values that are no numbers; its weights or scales \
+                    may be too large"
             );
             Error::file(&path, problem)
         })

@@ -6,6 +6,7 @@ mod statistics;
 mod base;
 mod collect;
 mod distillation;
+mod encodings;
 mod error;
 mod folder;
 mod fuse;
@@ -19,6 +20,7 @@ mod predictions;
 mod previous;
 mod replace;
 mod report;
+mod scenes;
 mod settings;
 mod spatial;
 mod store;
@@ -36,8 +38,8 @@ pub use planning::{PlannedFusion, plan};
 pub use previous::Previous;
 pub use replace::check_output;
 pub use report::{
-    ConceptReport, Conflict, DistillationReport, Report, Residual, SiteReport, StageReport,
-    markdown,
+    ConceptReport, Conflict, DistillationReport, Report, Residual, SceneReport, SiteReport,
+    StageReport, markdown,
 };
 pub use settings::{Distillation, PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
 pub use spatial::StatisticsCost;

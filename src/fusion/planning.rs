@@ -2,9 +2,10 @@
 
 use super::base::{Base, FusedWeights, Runner};
 use super::collect::RecordedSubject;
-use super::distillation::{self, Lessons};
+use super::distillation::{self, LessonShape, Lessons};
 use super::groups::{Stage, StageLayers};
 use super::members::{self, ConceptToFuse, FusedConcept};
+use super::scenes;
 use super::settings::Settings;
 use super::spatial::{self, PictureShape};
 use super::{Error, Result};
@@ -20,6 +21,8 @@ pub struct PlannedFusion {
     pub text: u64,
     /// While a concept is sampled, with the sums that are made of it.
     pub sampling: u64,
+    /// While a scene is sampled, several concepts in regions; 0 where there are none.
+    pub scenes: u64,
     /// While the fused UNet learns; 0 where it does not.
     pub distillation: u64,
     /// The most at once.
@@ -133,8 +136,21 @@ pub(super) fn planned(
         .map(|(_, layout)| layout)
         .collect();
     if distils && !in_unet.is_empty() {
+        let all: Vec<&FusedConcept> = members.iter().collect();
+        let scenes = scenes::scenes(&all, settings);
+        let largest = scenes.iter().max_by_key(|scene| scene.members.len());
+        let mut prompts = 1;
+        if let Some(scene) = largest {
+            prompts += scene.members.len();
+            let sets = scene.sets(settings);
+            let shape = scene.shape(runner, settings);
+            let step = spatial::regional_shape(runner, &sets, prompts, shape);
+            let (bytes, ..) = spatial::planned_step(runner, &StageLayers::default(), &step)?;
+            found.scenes = bytes;
+        }
+        let shape = LessonShape { concepts: members.len(), prompts, size };
         let Lessons { step, .. } =
-            distillation::lessons(runner, settings.distillation, members.len(), &in_unet, size)?;
+            distillation::lessons(runner, settings.distillation, shape, &in_unet)?;
         let bytes = step.planned_bytes()?;
         found.distillation = bytes.total();
         if let Some(held) = bytes.streaming {
@@ -144,6 +160,6 @@ pub(super) fn planned(
             ));
         }
     }
-    found.peak = found.text.max(found.sampling).max(found.distillation);
+    found.peak = found.text.max(found.sampling).max(found.scenes).max(found.distillation);
     Ok(found)
 }

@@ -5,6 +5,7 @@ use crate::checkpoint::{DType, Network, TensorFile, TensorView};
 use super::base::Runner;
 use super::collect::RecordedSubject;
 use super::groups::StageLayers;
+use super::scenes::Scene;
 use super::settings::Settings;
 use super::spatial::{PictureShape, Sampler};
 use super::{Error, Result};
@@ -50,30 +51,75 @@ impl Predictions {
         };
         let mut sampler = Sampler::new(runner, &StageLayers::default(), unet, shape)?;
         let empty = runner.read_empty(subject, true)?;
-        let mut made = Predictions {
-            shape: [height, width, runner.base.unet().in_channels],
-            unconditional: guidance.map(|_| Vec::new()),
-            ..Predictions::default()
-        };
+        let mut made = Predictions::none(runner, &shape);
         let (mut done, of) = (0, subject.sampled.len() * (subject.seeds / batch) as usize);
         for prompt in &subject.sampled {
             sampler.read(runner.base, &runner.read(subject, prompt, true)?, &empty, unet)?;
             for seed in (0..subject.seeds).step_by(batch as usize) {
-                sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
-                    progress(done * step.of + step.done, of * step.of)?;
-                    made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
-                    made.samples.extend_from_slice(step.sample);
-                    made.conditional.extend_from_slice(step.conditional);
-                    if let (Some(all), Some(one)) = (&mut made.unconditional, step.unconditional) {
-                        all.extend_from_slice(one);
-                    }
-                    Ok(())
-                })?;
+                let at = (done, of);
+                made.take(&mut sampler, settings.seed.wrapping_add(seed), at, progress)?;
                 done += 1;
             }
         }
         progress(1, 1)?;
         Ok(made)
+    }
+
+    /// What the concepts' own models predict together, each in its region.
+    pub fn of_scene(
+        runner: &Runner,
+        scene: &Scene,
+        settings: &Settings,
+        progress: &mut Parts,
+    ) -> Result<Predictions> {
+        let shape = scene.shape(runner, settings);
+        let mut made = Predictions::none(runner, &shape);
+        let each = scene.seeds as usize / shape.batch.max(1);
+        let (mut done, of) = (0, scene.views.len() * each);
+        let (sets, prompts) = (scene.sets(settings), 1 + scene.members.len());
+        let mut sampler = Sampler::in_regions(runner, &sets, prompts, shape)?;
+        for (number, view) in scene.views.iter().enumerate() {
+            let read = scene.read(runner, view, settings, true)?;
+            let prompts: Vec<_> = read.iter().map(|[empty, prompt]| (empty, prompt)).collect();
+            sampler.read_in_regions(runner.base, &prompts, &view.shares(runner, shape.size)?)?;
+            for first in (0..scene.seeds).step_by(shape.batch) {
+                let seed = scene.seed(number).wrapping_add(first);
+                made.take(&mut sampler, seed, (done, of), progress)?;
+                done += 1;
+            }
+        }
+        progress(1, 1)?;
+        Ok(made)
+    }
+
+    fn none(runner: &Runner, shape: &PictureShape) -> Predictions {
+        let [height, width] = shape.size;
+        Predictions {
+            shape: [height, width, runner.base.unet().in_channels],
+            unconditional: shape.guidance.map(|_| Vec::new()),
+            ..Predictions::default()
+        }
+    }
+
+    /// Adds those of pictures from `seed` on, `done` runs of all being through.
+    fn take(
+        &mut self,
+        sampler: &mut Sampler,
+        seed: u64,
+        (done, of): (usize, usize),
+        progress: &mut Parts,
+    ) -> Result<()> {
+        sampler.run(seed, &mut |step| {
+            progress(done * step.of + step.done, of * step.of)?;
+            let batch = step.sample.len() / self.shape.iter().product::<usize>().max(1);
+            self.timesteps.extend(std::iter::repeat_n(step.timestep, batch));
+            self.samples.extend_from_slice(step.sample);
+            self.conditional.extend_from_slice(step.conditional);
+            if let (Some(all), Some(one)) = (&mut self.unconditional, step.unconditional) {
+                all.extend_from_slice(one);
+            }
+            Ok(())
+        })
     }
 
     /// As tensors of a file.
@@ -102,14 +148,13 @@ pub(super) struct Predicted {
 }
 
 impl Predicted {
-    /// None: it does not hold what `subject` is to be asked for, or numbers that are not finite.
+    /// None: it does not hold `count` predictions of each half, or numbers that are not finite.
     pub fn expected(
         file: TensorFile,
-        subject: &RecordedSubject,
+        count: usize,
         runner: &Runner,
         settings: &Settings,
     ) -> Option<Predicted> {
-        let count = subject.sampled.len() * subject.seeds as usize * subject.steps;
         let guided = runner.guidance(settings).is_some();
         let shape: [usize; 3] = file.tensor("samples")?.shape().get(1..)?.try_into().ok()?;
         let whole = [&[count], &shape[..]].concat();
@@ -141,5 +186,133 @@ impl Predicted {
     /// Predictions to learn: with guidance, two at each step.
     pub fn lessons(&self) -> usize {
         self.count * if self.guided { 2 } else { 1 }
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::super::base::{Base, FusedWeights};
+    use super::super::scenes::scenes;
+    use super::super::{ConceptToFuse, Distillation, members};
+    use super::*;
+    use crate::backend::{Device, Precision, Selection};
+    use crate::checkpoint::Checkpoint;
+    use crate::concept::{Applied, Concept, Lora, Update, UpdateSet, Word};
+    use crate::graph::Array;
+    use crate::pipeline::{Pipeline, Request};
+    use crate::scheduler::sampler::{self, OUTPUT_COLUMN, PlanOptions, SamplerKind};
+    use crate::training::draws::{Draws, Purpose};
+    use crate::watch::{unwatched, unwatched_parts};
+
+    /// A concept whose numbers are drawn by its name.
+    fn made_up((name, class): (&str, &str), base: &Base) -> Concept {
+        let draws = Draws::new(name.len() as u64 + u64::from(name.as_bytes()[0]));
+        let mut next = 0;
+        let mut array = |shape: [usize; 2], size: f32| {
+            next += 1;
+            let values = draws.at(Purpose::Updates, next).normal(shape[0] * shape[1]);
+            Array::f32(shape, values.into_iter().map(|v| v * size).collect())
+        };
+        let (layers, width) = (base.model.attentions.len(), base.model.text_width());
+        let words = [1, 2].map(|k| Word {
+            initializer: (k == 2).then(|| class.to_string()),
+            ..Word::new(format!("<{name}{k}>"), array([layers, width], 0.3))
+        });
+        let mut updates = |network: Network, endings: &[&str]| {
+            let component = base.component(network);
+            let named = component.names().filter_map(|name| name.strip_suffix(".weight"));
+            let updated = named.filter(|name| endings.iter().any(|end| name.ends_with(end)));
+            let layers: BTreeMap<String, Update> = updated
+                .map(|layer| {
+                    let shape = component.shape(&format!("{layer}.weight")).unwrap();
+                    let down = array([2, shape[1]], 0.3);
+                    (layer.to_string(), Lora { down, up: array([shape[0], 2], 0.3) }.into())
+                })
+                .collect();
+            (network, UpdateSet::scaled(1.0, layers))
+        };
+        let unet = ["attn1.to_q", "attn2.to_k", "attn2.to_v", "ff.net.2"];
+        let both = [updates(Network::UNet, &unet), updates(Network::TextEncoder, &["q_proj"])];
+        Concept {
+            name: name.into(),
+            words: words.to_vec(),
+            updates: both.into(),
+            ..Concept::default()
+        }
+    }
+
+    /// What a scene's own models predict leads to the picture that the same concepts, regions and
+    /// prompts give when it is asked for.
+    #[test]
+    fn scenes_are_pictures_of_the_concepts_own_files() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let device = Device::open(&Selection::Processor).unwrap();
+        let checkpoint = Checkpoint::open(&models.join("tiny")).unwrap();
+        let base = Base::open(&checkpoint, &mut unwatched).unwrap();
+        let concepts = [("abra", "man"), ("brog", "cat")].map(|of| made_up(of, &base));
+        let distillation = Distillation { scenes: 2, ..Distillation::default() };
+        let settings = Settings {
+            steps: 4,
+            guidance: 3.0,
+            size: Some([16, 8]),
+            sampled: vec!["{}".into(), "photo of a {}".into()],
+            distillation,
+            ..Settings::default()
+        };
+        let entries = concepts.iter().map(|c| ConceptToFuse::new(c.clone(), c.name.clone()));
+        let members = members::members(entries.collect(), &base, &settings).unwrap();
+        let none = FusedWeights::default;
+        let runner = Runner {
+            gpu: &device,
+            base: &base,
+            precision: Precision::F32,
+            memory: None,
+            text: none(),
+            text_2: none(),
+            unet: none(),
+        };
+        let all: Vec<_> = members.iter().collect();
+        let scene = scenes(&all, &settings).remove(0);
+        let made = Predictions::of_scene(&runner, &scene, &settings, &mut unwatched_parts).unwrap();
+        assert_eq!(made.timesteps.len(), scene.count());
+
+        let mut pipeline = Pipeline::load(&device, &checkpoint, Precision::F32).unwrap();
+        let options = PlanOptions::new(settings.steps);
+        let kind = SamplerKind::DPMPP_2M;
+        let plan = sampler::plan(kind, &base.model.scheduler, &options).unwrap();
+        let last = plan.steps.last().unwrap().matrix[0];
+        assert_eq!(last[1], 0.0, "the last step looks back at nothing");
+        let (each, pictures) = (16 * 8 * 4, scene.seeds as usize);
+        for (number, view) in scene.views.iter().enumerate() {
+            let request = Request {
+                prompt: view.prompts[0].clone(),
+                regions: view.layout(),
+                concepts: concepts.iter().map(|c| Applied::new(c.clone(), 1.0).unwrap()).collect(),
+                width: Some(64),
+                height: Some(128),
+                steps: settings.steps,
+                guidance: settings.guidance,
+                sampler: Some(kind),
+                seed: scene.seed(number),
+                batch: pictures,
+                ..Request::default()
+            };
+            let expected = pipeline.generate(&request, &mut unwatched).unwrap().latents;
+            // Of the view's last step, picture by picture.
+            let first = ((number + 1) * settings.steps - 1) * pictures;
+            let part = |values: &[f32]| values[first * each..(first + pictures) * each].to_vec();
+            let (sample, own) = (part(&made.samples), part(&made.conditional));
+            let empty = part(made.unconditional.as_ref().unwrap());
+            let scale = expected.values().iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            for (at, expected) in expected.values().iter().enumerate() {
+                let guided = empty[at] + settings.guidance * (own[at] - empty[at]);
+                let found = last[0] * sample[at] + last[OUTPUT_COLUMN] * guided;
+                let error = (found - expected).abs() / scale;
+                assert!(error < 1e-4, "view {number}, {at}: {found} for {expected}");
+            }
+        }
     }
 }

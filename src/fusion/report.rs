@@ -423,6 +423,9 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         for (name, [before, after]) in known {
             line(format!("| {name} | {before:.4} | {after:.4} |"));
         }
+        for SceneReport { concepts, errors: [before, after] } in &distillation.scenes {
+            line(format!("| {} | {before:.4} | {after:.4} |", concepts.join(" + ")));
+        }
     }
     line("\n## Settings\n\n| setting | |\n|---|---|".into());
     let settings = serde_json::to_value(&report.settings).unwrap_or_default();
@@ -507,6 +510,9 @@ pub struct DistillationReport {
     /// Root mean squared error of predictions drawn at random, before and after, of each concept,
     /// then of ordinary prompts if any are kept.
     pub errors: Vec<[f64; 2]>,
+    /// The same of scenes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scenes: Vec<SceneReport>,
     /// Whether what was trained is in the weights: it is left out where it is no better than what
     /// was there before.
     pub used: bool,
@@ -514,4 +520,13 @@ pub struct DistillationReport {
     pub seconds: [f64; 2],
     /// Planned device memory of an update: weights, activations and state.
     pub device_bytes: u64,
+}
+
+/// Concepts that were learnt beside each other.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SceneReport {
+    /// Their names.
+    pub concepts: Vec<String>,
+    /// Root mean squared error, before and after, as of a concept.
+    pub errors: [f64; 2],
 }

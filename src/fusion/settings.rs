@@ -239,15 +239,44 @@ pub struct Distillation {
     pub rate: f32,
     /// Predictions that one update learns from.
     pub batch: usize,
+    /// Rank of the updates that learn; none: 16 for each concept and 4 more, 64 at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+    /// Pictures of each prompt of each scene, two and three concepts in regions, whose predictions
+    /// are trained too; 0: none.
+    #[serde(default)]
+    pub scenes: u64,
+    /// How strong a concept's update of the UNet is in its region of a scene, times its own: in a
+    /// small part of a picture it shows less.
+    #[serde(default = "as_it_is")]
+    pub scene_strength: f32,
+}
+
+fn as_it_is() -> f32 {
+    1.0
 }
 
 impl Default for Distillation {
     fn default() -> Self {
-        Distillation { pictures: 4, rate: 2e-3, batch: 8 }
+        Distillation {
+            pictures: 4,
+            rate: 2e-3,
+            batch: 8,
+            rank: None,
+            scenes: 3,
+            scene_strength: 1.6,
+        }
     }
 }
 
 impl Distillation {
     /// None at all.
-    pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1 };
+    pub const NONE: Distillation = Distillation {
+        pictures: 0,
+        rate: 0.0,
+        batch: 1,
+        rank: None,
+        scenes: 0,
+        scene_strength: 1.0,
+    };
 }

@@ -2,16 +2,18 @@
 
 use crate::backend::{Held, TooLittle};
 use crate::concept::AppliedSet;
+use crate::graph::ops::{Reach, RegionTables};
 use crate::graph::{self, Array, Graph, Origin, Tensor};
 use crate::models::config::UNetConfig;
+use crate::models::unet;
 use crate::nn::Hook;
 use crate::random::RngKind;
 use crate::scheduler::sampler::{self, PlanOptions, SamplerKind, SamplingPlan};
-use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
+use crate::sd::denoiser::{KeysValues, Phase, StepInputs, StepShape, build_step};
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 use crate::sd::noise::Noise;
 use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, Told, used_slots};
-use crate::sd::updates::Updates;
+use crate::sd::updates::{Mask, Updates};
 use crate::sd::{self, Compose};
 
 use super::base::{Base, Runner};
@@ -37,6 +39,9 @@ pub(super) struct Sampler {
     /// large to be bound.
     sites: Vec<Place>,
     keys_values: Option<KeysValues>,
+    /// Where prompts hold, and where on their tokens updates act; empty where there is one prompt.
+    phases: Vec<Phase>,
+    rows: Vec<Mask>,
     /// What the weights that make them may have of the device.
     for_keys: Option<u64>,
     steps: u64,
@@ -88,19 +93,48 @@ impl Sampler {
         set: Option<&AppliedSet>,
         shape: PictureShape,
     ) -> Result<Sampler> {
-        let model = &runner.base.model;
-        let (network, updates) = runner.unet.load(runner, &model.unet, set);
-        let options = PlanOptions::new(shape.steps);
-        let plan = sampler::plan(SamplerKind::DPMPP_2M, &model.scheduler, &options)?;
         let tokens = runner.base.tokenizer().max_length();
-        let slots = used_slots(&plan).len();
-        let shape = StepShape { slots, ..shape.step(tokens, updates) };
+        Sampler::of(runner, layout, shape.step(tokens, Updates::everywhere(set)), shape.steps)
+    }
+
+    /// The same of pictures in regions; see [`regional_shape`].
+    pub fn in_regions(
+        runner: &Runner,
+        sets: &[(AppliedSet, Vec<f32>)],
+        prompts: usize,
+        shape: PictureShape,
+    ) -> Result<Sampler> {
+        let step = regional_shape(runner, sets, prompts, shape);
+        Sampler::of(runner, &StageLayers::default(), step, shape.steps)
+    }
+
+    fn of(
+        runner: &Runner,
+        layout: &StageLayers,
+        shape: StepShape,
+        steps: usize,
+    ) -> Result<Sampler> {
+        let model = &runner.base.model;
+        let network = runner.unet.load_with(runner, &model.unet, &shape.updates);
+        let options = PlanOptions::new(steps);
+        let plan = sampler::plan(SamplerKind::DPMPP_2M, &model.scheduler, &options)?;
+        let shape = StepShape { slots: used_slots(&plan).len(), ..shape };
         let Fitted { planned, sites, within, keys_values: for_keys, .. } =
             fit(runner, &network, layout, &shape)?;
         let program = network.program_within(&planned, within)?;
         let sampling = Sampling { program, shallow: None, look: None, shape };
         sampling.set_distilled_guidance(&network.config, 1.0)?;
-        Ok(Sampler { network, sampling, plan, sites, keys_values: None, for_keys, steps: 0 })
+        Ok(Sampler {
+            network,
+            sampling,
+            plan,
+            sites,
+            keys_values: None,
+            phases: Vec::new(),
+            rows: Vec::new(),
+            for_keys,
+            steps: 0,
+        })
     }
 
     /// From now on, pictures are of a prompt with the encodings `[tokens, width]`: one for all
@@ -113,30 +147,60 @@ impl Sampler {
         empty: &ReadPrompt,
         set: Option<&AppliedSet>,
     ) -> Result<()> {
+        self.set(base, &[(empty, prompt)], Updates::everywhere(set))
+    }
+
+    /// The same of several prompts, the whole picture's first, each with its empty one, and where
+    /// they hold: for each size of feature map, every prompt's share of every place.
+    pub fn read_in_regions(
+        &mut self,
+        base: &Base,
+        prompts: &[(&ReadPrompt, &ReadPrompt)],
+        shares: &[Vec<f32>],
+    ) -> Result<()> {
+        let shape = &self.sampling.shape;
+        let lengths = vec![shape.tokens / prompts.len().max(1); prompts.len()];
+        let held = |shares: &'_ Vec<f32>| RegionTables::new(shares, &lengths);
+        let sizes = shares.iter().map(|shares| (held(shares), None, &shares[..])).collect();
+        self.phases = vec![Phase::new(0, sizes, &shape.updates, &[shape.rows()])];
+        let numbers: Vec<usize> = (0..prompts.len()).collect();
+        self.rows = shape.updates.token_masks(&numbers, &lengths);
+        let updates = shape.updates.clone();
+        self.set(base, prompts, updates)
+    }
+
+    /// Makes keys and values of prompts, each after its empty one.
+    fn set(
+        &mut self,
+        base: &Base,
+        prompts: &[(&ReadPrompt, &ReadPrompt)],
+        updates: Updates,
+    ) -> Result<()> {
         let (shape, config) = (&self.sampling.shape, &self.network.config);
         let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
         let of = |layer: usize, all: &[Vec<f32>]| {
             all.get(layer).or(all.last()).cloned().unwrap_or_default()
         };
         let context = |layer: usize| {
-            let mut rows = match shape.halves() {
-                2 => of(layer, &empty.rows),
-                _ => Vec::new(),
-            };
-            rows.extend(of(layer, &prompt.rows));
+            let mut rows = Vec::new();
+            if shape.halves() == 2 {
+                prompts.iter().for_each(|(empty, _)| rows.extend(of(layer, &empty.rows)));
+            }
+            prompts.iter().for_each(|(_, prompt)| rows.extend(of(layer, &prompt.rows)));
             Array::f32(each, rows)
         };
-        let contexts: Vec<Array> = (0..prompt.rows.len().max(1)).map(context).collect();
-        let updates = Updates::everywhere(set);
+        let copies = prompts.iter().map(|(_, prompt)| prompt.rows.len()).max().unwrap_or(1);
+        let contexts: Vec<Array> = (0..copies.max(1)).map(context).collect();
         let mut keys_values =
             KeysValues::plan(&self.network, config, &updates, shape, contexts.len())?;
         keys_values.within = self.for_keys;
-        let halves = [empty, prompt];
-        let halves = &halves[2 - shape.halves().min(2)..];
+        // What a UNet is told of a picture is of the whole picture's prompt.
+        let halves = prompts.first().map_or(Vec::new(), |(empty, prompt)| vec![*empty, *prompt]);
+        let halves = halves.iter().skip(2 - shape.halves().min(2));
         let size = [shape.height, shape.width];
-        let addition = halves.iter().filter_map(|half| base.addition(&half.pooled, size));
+        let addition = halves.filter_map(|half| base.addition(&half.pooled, size));
         let told = Told { contexts: contexts.into(), addition: addition.collect() };
-        self.sampling.set_prompt(&self.network, &keys_values, &told, &[])?;
+        self.sampling.set_prompt(&self.network, &keys_values, &told, &self.rows)?;
         self.keys_values = Some(keys_values);
         Ok(())
     }
@@ -153,10 +217,10 @@ impl Sampler {
             plan: &self.plan,
             latents: &latents,
             kept: None,
-            phases: &[],
+            phases: &self.phases,
             encoded: &[],
             keys_values,
-            rows: &[],
+            rows: &self.rows,
             guided: None,
             cache: 1,
             compose: Compose::default(),
@@ -194,6 +258,26 @@ impl PictureShape {
             updates,
             ..StepShape::default()
         }
+    }
+}
+
+/// A step of pictures in regions: `prompts` of them, the whole picture's first, for which each of
+/// `sets` has its factors. Every prompt may hold everywhere.
+pub(super) fn regional_shape(
+    runner: &Runner,
+    sets: &[(AppliedSet, Vec<f32>)],
+    prompts: usize,
+    shape: PictureShape,
+) -> StepShape {
+    let keys = runner.base.tokenizer().max_length();
+    let numbers: Vec<usize> = (0..prompts).collect();
+    let updates = Updates::of(sets.iter().map(|(set, factors)| (set, factors.clone())));
+    let [height, width] = shape.size;
+    let sizes = unet::feature_sizes(runner.base.unet(), height, width);
+    let reach = |[height, width]: [usize; 2]| vec![Reach { keys, tokens: height * width }; prompts];
+    StepShape {
+        reach: sizes.into_iter().map(reach).collect(),
+        ..shape.step(prompts * keys, updates.on(&numbers))
     }
 }
 
@@ -273,9 +357,18 @@ pub(super) fn planned(
     set: Option<&AppliedSet>,
     shape: PictureShape,
 ) -> Result<(u64, Option<Held>, bool)> {
-    let (network, updates) = runner.unet.load(runner, &runner.base.model.unet, set);
-    let shape = shape.step(runner.base.tokenizer().max_length(), updates);
-    let fitted = fit(runner, &network, layout, &shape)?;
+    let updates = Updates::everywhere(set);
+    planned_step(runner, layout, &shape.step(runner.base.tokenizer().max_length(), updates))
+}
+
+/// The same of any step.
+pub(super) fn planned_step(
+    runner: &Runner,
+    layout: &StageLayers,
+    shape: &StepShape,
+) -> Result<(u64, Option<Held>, bool)> {
+    let network = runner.unet.load_with(runner, &runner.base.model.unet, &shape.updates);
+    let fitted = fit(runner, &network, layout, shape)?;
     Ok((fitted.bytes, fitted.held, fitted.sums_on_host))
 }
 

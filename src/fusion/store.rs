@@ -12,7 +12,6 @@ use crate::checkpoint::{self, DType, ModelHash, TensorFile, TensorView};
 use crate::concept::Concept;
 use crate::elsewhere::Elsewhere;
 
-use super::collect::RecordedSubject;
 use super::groups::{Site, Stage, StageLayers};
 use super::members::FusedConcept;
 use super::predictions::Predictions;
@@ -63,12 +62,12 @@ pub(super) struct Origin {
 impl Origin {
     pub fn new(
         stage: &str,
-        subject: &RecordedSubject,
+        key: &str,
         base: ModelHash,
         settings: Recorded,
         earlier: &str,
     ) -> Origin {
-        let (key, base, earlier) = (subject.key.clone(), base.to_string(), earlier.to_string());
+        let (key, base, earlier) = (key.to_string(), base.to_string(), earlier.to_string());
         Origin { version: VERSION.into(), stage: stage.into(), key, base, settings, earlier }
     }
 

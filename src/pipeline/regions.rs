@@ -6,7 +6,6 @@ use crate::models::config::UNetConfig;
 use crate::models::unet;
 use crate::region::{Placed, Shares};
 use crate::sd::denoiser::{Phase, StepShape};
-use crate::sd::updates::Mask;
 
 use super::Request;
 use super::checked::CheckedRequest;
@@ -118,28 +117,20 @@ impl Regional {
     /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`) and `batch`
     /// pictures in all.
     pub fn phases(&self, lengths: &[usize], shape: &StepShape, batch: usize) -> Vec<Phase> {
-        let tables = |shares: &Shares| {
-            let sight =
-                self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
-            (RegionTables::new(&self.kept(shares), lengths), sight)
-        };
         // The last pictures of a batch may be fewer.
         // A look at one of them is at its prompt's half alone.
         let of_steps = [shape.batch, batch % shape.batch].map(|n| shape.halves() * n);
         let rows = [of_steps[0], of_steps[1], 1];
-        let phase = |(from, sizes): &(usize, Vec<Shares>)| {
-            let mut masks: Vec<Mask> = sizes
-                .iter()
-                .flat_map(|shares| shape.updates.place_masks(&shares.weights))
-                .collect();
-            for rows in rows
-                .into_iter()
-                .filter(|rows| sizes.iter().all(|shares| shares.sight.len() != *rows))
-            {
-                masks.extend(shape.updates.whole_masks(rows));
+        let mut phases = Vec::with_capacity(self.phases.len());
+        for (from, sizes) in &self.phases {
+            let mut held = Vec::with_capacity(sizes.len());
+            for shares in sizes {
+                let seen = || Array::u32([shares.sight.len()], shares.sight.clone());
+                let tables = RegionTables::new(&self.kept(shares), lengths);
+                held.push((tables, self.isolate.then(seen), &shares.weights[..]));
             }
-            Phase { from: *from, sizes: sizes.iter().map(tables).collect(), masks }
-        };
-        self.phases.iter().map(phase).collect()
+            phases.push(Phase::new(*from, held, &shape.updates, &rows));
+        }
+        phases
     }
 }

@@ -377,6 +377,27 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
+    /// What holds from a step on. `sizes`: for each size of feature map where prompts hold, which
+    /// tokens see each other, and every prompt's share of every place `[places, prompts]`, by which
+    /// `updates` act. `rows`: the numbers of rows that a batch may have.
+    pub fn new(
+        from: usize,
+        sizes: Vec<(RegionTables, Option<Array>, &[f32])>,
+        updates: &Updates,
+        rows: &[usize],
+    ) -> Phase {
+        let mut masks: Vec<Mask> =
+            sizes.iter().flat_map(|(_, _, shares)| updates.place_masks(shares)).collect();
+        // Layers of the time embedding compute the rows of a batch.
+        for rows in rows {
+            if sizes.iter().all(|(tables, ..)| tables.tokens() != *rows) {
+                masks.extend(updates.whole_masks(*rows));
+            }
+        }
+        let sizes = sizes.into_iter().map(|(tables, sight, _)| (tables, sight)).collect();
+        Phase { from, sizes, masks }
+    }
+
     /// Lets the phase hold in a program from now on.
     pub fn write(&self, program: &Program, inputs: &PromptInputs) -> Result<()> {
         // A shallow step has not all sizes, and at some no attention may stand.

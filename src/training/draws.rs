@@ -36,6 +36,8 @@ pub enum Purpose {
     Dropout = 14,
     /// Which of its ranks are.
     RankDropout = 15,
+    /// Where concepts stand in scenes.
+    Scenes = 16,
 }
 
 /// What is added to a purpose where it is about pictures of the class.

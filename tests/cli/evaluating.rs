@@ -118,6 +118,16 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
     assert!(shipped["hash"].is_string() && shipped["path"].is_null(), "{shipped}");
     assert!(by_clip["settings"]["towers"]["identity"].is_null());
 
+    // Stronger in its region, a concept is another one there, and as it was alone.
+    eval(at, "-o @/strong --scene-strength 1.5").ok();
+    let strong = files(&at.join("strong"));
+    for (name, alike) in
+        [("kat/recontext-01-1", true), ("kat/recontext-02-1", true), ("together/kat+hund-1", false)]
+    {
+        let name = format!("pictures/{name}.png");
+        assert_eq!(strong[&name] == whole[&name], alike, "{name}");
+    }
+
     // Parts, the second as a job array tells it, in either order.
     eval(at, "-o @/one --part 1/2").ok();
     let line = format!("{LINE} --prompts @/prompts.txt -o @/two");

@@ -19,7 +19,7 @@ fn distilled() -> Settings {
         guidance: 3.0,
         keep: ordinary_prompts().into_iter().take(4).collect(),
         keep_sampled: 1,
-        distillation: Distillation { pictures: 6, ..Distillation::default() },
+        distillation: Distillation { pictures: 6, scenes: 0, ..Distillation::default() },
         ..settings(exact(1e-4))
     }
 }
@@ -126,6 +126,60 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
     assert!(!names(&at("first")).iter().any(|name| name.contains("state")));
 }
 
+/// Three pairs and a trio are learnt beside the concepts: the same bytes from two machines, and
+/// after an end in the middle.
+#[test]
+fn scenes_are_learnt_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let kept = |concepts, out: &str, statistics: &str| Order {
+        statistics: Some(at(statistics)),
+        ..order(concepts, &at(out))
+    };
+    let distillation = Distillation { pictures: 2, scenes: 3, ..Distillation::default() };
+    let settings = Settings { distillation, ..distilled() };
+    let fused = fuse(kept(all(), "out", "sums"), &settings).unwrap();
+    let report = fused.report.distillation.clone().expect("a distillation");
+    assert!(report.used && report.errors.len() == 4, "{report:?}");
+    let who: Vec<usize> = report.scenes.iter().map(|scene| scene.concepts.len()).collect();
+    assert_eq!(who, [2, 2, 2, 3]);
+    for which in report.scenes.iter().map(|scene| scene.errors) {
+        assert!(which[0] > 0.0 && which[1] < which[0], "{report:?}");
+    }
+    let page = fusion::markdown(&fused.report, &[]);
+    assert!(page.contains("abra + brog + cyan"), "{page}");
+    let predictions = |statistics: &str| {
+        names(&at(statistics)).into_iter().filter(|name| name.starts_with("predictions-")).count()
+    };
+    assert_eq!(predictions("sums"), 8);
+    // Without them it learns something else.
+    let alone = Distillation { scenes: 0, ..distillation };
+    let plain = Settings { distillation: alone, ..settings.clone() };
+    fuse(kept(all(), "plain", "sums"), &plain).unwrap();
+    assert_ne!(contents(&at("plain")), contents(&at("out")));
+
+    let backwards = || all().into_iter().rev().collect::<Vec<_>>();
+    for (k, statistics) in [(2, "second"), (1, "first")] {
+        let order =
+            Order { out: None, part: Some((k, 2)), ..kept(backwards(), "none", statistics) };
+        fuse(order, &settings).unwrap();
+    }
+    assert_eq!([predictions("first"), predictions("second")], [5, 3]);
+    for name in names(&at("second")) {
+        std::fs::copy(at("second").join(&name), at("first").join(&name)).unwrap();
+    }
+    let cancelled = watched(kept(backwards(), "merged", "first"), &settings, &mut |at| {
+        assert_ne!(at.stage, "predict", "all is there");
+        match at.stage == "distill" && at.done == 11 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    assert!(matches!(cancelled, Err(fusion::Error::Cancelled(_))));
+    fuse(kept(backwards(), "merged", "first"), &settings).unwrap();
+    assert_eq!(contents(&at("merged")), contents(&at("out")));
+}
+
 fn halve(path: &Path) {
     let bytes = std::fs::read(path).unwrap();
     std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
@@ -135,7 +189,7 @@ fn halve(path: &Path) {
 #[test]
 fn what_makes_nothing_better_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
-    let wild = Distillation { pictures: 1, rate: 1.0, ..Distillation::default() };
+    let wild = Distillation { pictures: 1, rate: 1.0, scenes: 1, ..Distillation::default() };
     let settings = Settings { steps: 3, distillation: wild, ..distilled() };
     let fused = fuse(order(all(), &folder.path().join("wild")), &settings).unwrap();
     assert!(fused.report.distillation.is_some_and(|report| !report.used));

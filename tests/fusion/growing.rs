@@ -16,7 +16,7 @@ fn quick() -> Settings {
         guidance: 3.0,
         keep: ordinary_prompts().into_iter().take(4).collect(),
         keep_sampled: 1,
-        distillation: Distillation { pictures: 3, ..Distillation::default() },
+        distillation: Distillation { pictures: 3, scenes: 1, ..Distillation::default() },
         ..settings(exact(1e-4))
     }
 }
@@ -99,6 +99,10 @@ fn one_more_costs_one_and_leaves_no_trace_when_it_goes() {
     }
     let notes = grown.report.notes.join("\n");
     assert!(notes.contains("learnt: cyan; beside it, of 2 others"), "{notes}");
+    let scenes = grown.report.distillation.as_ref().unwrap().scenes.iter();
+    let scenes: Vec<String> = scenes.map(|scene| scene.concepts.join(" + ")).collect();
+    assert!(scenes.len() == 3 && scenes.iter().all(|scene| scene.starts_with("cyan + ")));
+    assert!(notes.contains(&format!("in scenes: {}", scenes.join(", "))), "{notes}");
     // Out again: as it was.
     let (_, recorded) = library.change("three", &|name| name != "cyan", &[], "again");
     assert!(recorded.is_empty(), "{recorded:?}");

@@ -91,6 +91,17 @@ pub fn check(
     wanted: &[&str],
     build: impl FnOnce(&mut Graph, &[Tensor]) -> Tensor,
 ) {
+    check_with(what, named, wanted, &[], build);
+}
+
+/// [`check`], where other inputs of the graph have the values of `fixed`.
+pub fn check_with(
+    what: &str,
+    named: &[(&str, &[usize])],
+    wanted: &[&str],
+    fixed: &[(String, Array)],
+    build: impl FnOnce(&mut Graph, &[Tensor]) -> Tensor,
+) {
     let mut graph = Graph::new();
     let mut leaves = HashMap::new();
     let mut before = Vec::new();
@@ -116,6 +127,7 @@ pub fn check(
 
     let weights = weights(&graph);
     let mut inputs = inputs(&graph);
+    inputs.extend(fixed.iter().cloned());
     let found = evaluate(&graph, &gradients, &inputs, &weights);
     let upstream = inputs["upstream"].values().to_vec();
     for (&name, found) in wanted.iter().zip(&found) {

@@ -1,8 +1,8 @@
 //! Every operation's gradient, mid-graph.
 
-use mixofshow::graph::ops::Function;
+use mixofshow::graph::ops::{Function, RegionInputs, RegionTables};
 
-use super::differences::check;
+use super::differences::{check, check_with};
 
 #[test]
 fn functions() {
@@ -116,6 +116,33 @@ fn norms() {
         check(&format!("layer norm {shape:?}"), &named, &["x", "bias"], |g, t| {
             g.layer_norm(t[0], t[1], t[2], 1e-3).unwrap()
         });
+    }
+}
+
+/// Prompts that hold for some tokens, two at once, with a share, and nowhere.
+#[test]
+fn attention_to_prompts_in_regions() {
+    for (batch, share, heads, d, lengths, weights) in [
+        (1, 1, 1, 2, &[3, 2][..], &[1.0, 0.0, 0.25, 0.75, 0.0, 1.0][..]),
+        (2, 1, 2, 3, &[2, 4, 3], &[1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 1.0]),
+        (4, 2, 1, 5, &[5, 1], &[0.0, 1.0, 1.0, 0.0]),
+        (2, 2, 2, 2, &[4], &[1.0, 1.0, 1.0]),
+        (1, 1, 1, 3, &[2, 3], &[1.0, 0.0, 1.0, 0.0]),
+    ] {
+        let tables = RegionTables::new(weights, lengths);
+        let tokens = weights.len() / lengths.len();
+        let keys = lengths.iter().sum();
+        let (q, k) = ([batch, tokens, heads * d], [batch / share, keys, heads * d]);
+        let named: [(&str, &[usize]); 3] = [("q", &q), ("k", &k), ("v", &k)];
+        let what = format!("regional attention {batch}/{share}, {lengths:?}, {heads} of {d}");
+        let fixed = tables.named("regions").map(|(name, array)| (name, array.clone()));
+        for wanted in [&["q", "k", "v"][..], &["v"]] {
+            check_with(&what, &named, wanted, &fixed, |g, t| {
+                let reach = tables.reach().to_vec();
+                let regions = RegionInputs::declare(g, "regions", tokens, reach);
+                g.regional_attention(t[0], t[1], t[2], regions, heads, 2.5).unwrap()
+            });
+        }
     }
 }
 

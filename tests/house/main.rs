@@ -104,6 +104,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "pipeline",
             "plainly",
             "random",
+            "region",
             "scheduler",
             "sd",
             "text",

@@ -505,6 +505,7 @@ fn lesson(tuning: &Tuning, batch: &Batch) -> Lesson {
         sample: Array::f32(batch.latents.shape.clone(), noisy.collect()),
         timesteps: batch.timesteps.iter().map(|&t| t as f32).collect(),
         texts: vec![text; models.unet.cross_attention_layers()],
+        regions: Vec::new(),
         addition: None,
         target: batch.noise.clone(),
         // Tuning's loss is the sum over the channels.

@@ -48,6 +48,9 @@ struct Given {
     keep_weight: Option<f64>,
     distillation: Option<u64>,
     distillation_rate: Option<f32>,
+    distillation_rank: Option<usize>,
+    scenes: Option<u64>,
+    scene_strength: Option<f32>,
     record: Option<String>,
     prompts: Option<Vec<String>>,
     sampled_prompts: Option<Vec<String>>,
@@ -161,6 +164,12 @@ impl Given {
             }
             (None, _) => settings.distillation,
         };
+        if settings.distillation.pictures > 0 {
+            settings.distillation.rank = self.distillation_rank.or(settings.distillation.rank);
+            settings.distillation.scenes = self.scenes.unwrap_or(settings.distillation.scenes);
+            settings.distillation.scene_strength =
+                self.scene_strength.unwrap_or(settings.distillation.scene_strength);
+        }
         if let Some(prompts) = templates("prompts", self.prompts.take())? {
             settings.prompts.clone_from(&prompts);
             settings.sampled = prompts;

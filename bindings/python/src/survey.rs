@@ -28,6 +28,7 @@ pub struct Wanted {
     prompts: Option<String>,
     count: Option<u64>,
     together: Option<u64>,
+    scene_strength: Option<f32>,
     place: Option<String>,
     class_words: Vec<String>,
     force_base: bool,
@@ -99,6 +100,7 @@ impl Wanted {
         let order = Order {
             pictures: self.count.unwrap_or(usual.pictures),
             together: self.together,
+            scene_strength: self.scene_strength.unwrap_or(usual.scene_strength),
             place: self.place.clone().unwrap_or(usual.place),
             seed: self.seed.unwrap_or(usual.seed),
             size: self.size,

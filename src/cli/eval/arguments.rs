@@ -86,6 +86,13 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", help_heading = ASKED)]
     #[arg(value_parser = Range::whole(0, 1000).parser::<u64>())]
     pub together: Option<u64>,
+    /// Strength of a concept's own file in its region, times its scale: in a small part of a
+    /// picture it shows less. Fused concepts are as they are
+    #[arg(
+        long, value_name = "FACTOR", default_value_t = 1.0,
+        value_parser = Range::POSITIVE.parser::<f32>(), help_heading = ASKED
+    )]
+    pub scene_strength: f32,
     /// What is around them
     #[arg(long, value_name = "TEXT", default_value = "on the beach", help_heading = ASKED)]
     pub place: String,

@@ -12,6 +12,8 @@ use crate::cli::values;
 const GROW: &str = "Growing and shrinking";
 const STATISTICS: &str = "Statistics";
 const SOLVING: &str = "Solving";
+/// Above it, updates are as large as the layers.
+const MOST_RANK: u32 = 1024;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,6 +135,25 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub distillation_rate: Option<f32>,
+    /// Rank of the updates that learn it [default: 16 for each concept and 4 more, 64 at most]
+    #[arg(
+        long, value_name = "RANK", value_parser = Range::whole(1, MOST_RANK).parser::<usize>(),
+        help_heading = SOLVING
+    )]
+    pub distillation_rank: Option<usize>,
+    /// Pictures of each prompt of each scene that it learns too, two and three concepts in regions
+    /// as their own files make them together; 0: none [default: 3]
+    #[arg(
+        long, value_name = "PICTURES", value_parser = Range::whole(0, 1000).parser::<u64>(),
+        help_heading = SOLVING
+    )]
+    pub scenes: Option<u64>,
+    /// Strength of a concept's own file in its region of a scene, times its own [default: 1.6]
+    #[arg(
+        long, value_name = "FACTOR", value_parser = Range::POSITIVE.parser::<f32>(),
+        help_heading = SOLVING
+    )]
+    pub scene_strength: Option<f32>,
 
     /// What is recorded of the concepts: `usual`, or `published`, exactly as the method's own
     /// program does, for any solver; the options below change it [default: published with L-BFGS,

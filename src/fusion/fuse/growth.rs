@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::base::base_weight;
 use super::super::folder;
+use super::super::scenes;
 use super::super::settings::Distillation;
 use super::super::solve::{Exact, Group, LayerMeasures, Measures, RidgeChoice, Solver};
 use super::super::statistics::{Statistics, triangle};
@@ -394,6 +395,9 @@ impl Fusion<'_, '_> {
         let mut order: Vec<usize> = (0..others.len()).collect();
         Draws::new(self.settings.seed).at(Purpose::Lessons, FIRST_DRAW + step).shuffle(&mut order);
         order.truncate(MOST_BESIDE);
+        // Scenes are with the first that were drawn.
+        let drawn: Vec<&FusedConcept> =
+            order.iter().filter_map(|at| others.get(*at).copied()).collect();
         order.sort_unstable();
         let beside: Vec<&FusedConcept> =
             order.iter().filter_map(|at| others.get(*at).copied()).collect();
@@ -401,32 +405,43 @@ impl Fusion<'_, '_> {
         let mut lessons = 0;
         for member in new {
             let subject = RecordedSubject::concept(member, self.settings).distilled(self.settings);
-            let predicted = self.predictions(&subject)?;
-            lessons += predicted.lessons();
-            teachers.push(Teacher { subject, weight: member.weight, predicted, most: usize::MAX });
+            let teacher = self.teacher(subject, member.weight)?;
+            lessons += teacher.predicted.lessons();
+            teachers.push(teacher);
         }
         let weight: f64 = new.iter().map(|member| member.weight).sum();
         let share = SHARE_BESIDE as f64 * weight / beside.len().max(1) as f64;
         let most = (SHARE_BESIDE * lessons).div_ceil(beside.len().max(1));
         for member in &beside {
             let subject = RecordedSubject::concept(member, self.settings).distilled(self.settings);
-            let predicted = self.predictions(&subject)?;
-            let most = most.min(predicted.lessons());
-            teachers.push(Teacher { subject, weight: share, predicted, most });
+            let teacher = self.teacher(subject, share)?;
+            let most = most.min(teacher.predicted.lessons());
+            teachers.push(Teacher { most, ..teacher });
         }
         if let Some(subject) = RecordedSubject::keep(self.settings, false) {
-            let subject = subject.distilled(self.settings);
-            let predicted = self.predictions(&subject)?;
-            teachers.push(Teacher { subject, weight: 1.0, predicted, most: usize::MAX });
+            teachers.push(self.teacher(subject.distilled(self.settings), 1.0)?);
+        }
+        let mut stood = Vec::new();
+        for member in new.iter().filter(|_| self.settings.distillation.scenes > 0) {
+            let others = new.iter().filter(|other| other.key != member.key);
+            let others: Vec<&FusedConcept> = drawn.iter().copied().chain(others).collect();
+            for scene in scenes::scenes_with(member, &others, self.settings) {
+                stood.push(scene.name.clone());
+                teachers.push(self.scene_teacher(scene, member.weight)?);
+            }
         }
         let names = |of: &[&FusedConcept]| {
             of.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
         };
         self.report.notes.push(format!(
-            "learnt: {}; beside it, of {} others, predictions of {}",
+            "learnt: {}; beside it, of {} others, predictions of {}{}",
             names(&new.iter().collect::<Vec<_>>()),
             others.len(),
-            names(&beside)
+            names(&beside),
+            match stood.is_empty() {
+                true => String::new(),
+                false => format!("; in scenes: {}", stood.join(", ")),
+            }
         ));
         let mut places = self.places_of(new);
         places.extend(

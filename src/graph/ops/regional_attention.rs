@@ -1,7 +1,7 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
 use super::attention::Attention;
-use super::attention_gradient::{AttentionQueries, AttentionRows};
+use super::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows};
 use super::{Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
@@ -83,6 +83,11 @@ impl RegionTables {
         }
     }
 
+    /// Tokens of the feature map.
+    pub fn tokens(&self) -> usize {
+        self.order.shape[0]
+    }
+
     /// How far each prompt reaches. Tables fit inputs that are declared for as much, or for more.
     pub fn reach(&self) -> &[Reach] {
         &self.reach
@@ -125,7 +130,7 @@ impl Graph {
     /// The sum over prompts of their weight times softmax(`scale` q k^T) v, for each of `heads`
     /// heads: `q` is `[batch, tokens, channels]`, `k` and `v` `[batch', keys, channels]` hold the
     /// keys of all prompts one after another; `batch'` divides `batch` as in [`Graph::attention`].
-    /// Differentiated by `q` alone.
+    /// Differentiated by `q`, `k` and `v`.
     pub fn regional_attention(
         &mut self,
         q: Tensor,
@@ -234,14 +239,16 @@ impl Operation for RegionalAttention {
         let &[q, k, v, _, weights, _] = context.inputs else {
             return Err(context.refuse(graph, self, "inputs", "there are six"));
         };
-        if (1..context.inputs.len()).any(|input| context.wants(input)) {
-            let why = "what is read of prompts, and where, is made beforehand";
-            return Err(context.refuse(graph, self, "keys, values or tables", why));
+        if (3..context.inputs.len()).any(|input| context.wants(input)) {
+            return Err(context.refuse(graph, self, "tables", "where prompts hold stands still"));
         }
+        let of_prompts = context.wants(1) || context.wants(2);
         let (heads, scale) = (self.heads, self.scale);
         let attention = Attention { heads, scale, causal: false, to_prompt: false };
         let channels = graph.shape(q).channels();
         let (mut total, mut first): (Option<Tensor>, usize) = (None, 0);
+        // Of each prompt.
+        let (mut of_keys, mut of_values) = (Vec::new(), Vec::new());
         for (number, reach) in self.reach.iter().enumerate() {
             let keys = graph.slice(k, 1, first, reach.keys)?;
             let values = graph.slice(v, 1, first, reach.keys)?;
@@ -254,12 +261,27 @@ impl Operation for RegionalAttention {
             let read = graph.attention(q, keys, values, heads, scale, false)?;
             let rows = graph.apply(AttentionRows(attention), &[q, keys, read, upstream])?;
             let part = [q, keys, values, upstream, rows];
-            let part = graph.apply(AttentionQueries(attention), &part)?;
-            total = Some(match total {
-                Some(total) => graph.add(total, part)?,
-                None => part,
-            });
+            if context.wants(0) {
+                let dq = graph.apply(AttentionQueries(attention), &part)?;
+                total = Some(match total {
+                    Some(total) => graph.add(total, dq)?,
+                    None => dq,
+                });
+            }
+            if of_prompts {
+                let both = graph.apply(AttentionKeysValues(attention), &part)?;
+                let shape = graph.shape(keys).clone();
+                for (which, all) in [&mut of_keys, &mut of_values].into_iter().enumerate() {
+                    let one = graph.slice(both, 0, which, 1)?;
+                    all.push(graph.reshape(one, shape.clone())?);
+                }
+            }
         }
-        Ok(vec![total, None, None, None, None, None])
+        let mut joined = |parts: &[Tensor]| match parts {
+            [] => Ok(None),
+            [one] => Ok(Some(*one)),
+            parts => graph.concat(parts, 1).map(Some),
+        };
+        Ok(vec![total, joined(&of_keys)?, joined(&of_values)?, None, None, None])
     }
 }

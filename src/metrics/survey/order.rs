@@ -21,6 +21,9 @@ pub struct Order {
     pub pictures: u64,
     /// Pictures of each two neighbours, and of each three; none: as many as of each prompt.
     pub together: Option<u64>,
+    /// How strong a concept's own file is in its region, times its scales: in a small part of a
+    /// picture it shows less. Concepts that the model itself has are as they are.
+    pub scene_strength: f32,
     /// What is around them.
     pub place: String,
     /// The first of each prompt.
@@ -46,6 +49,7 @@ impl Default for Order {
         Order {
             pictures: 4,
             together: None,
+            scene_strength: 1.0,
             place: "on the beach".into(),
             seed: 1,
             size: None,
@@ -167,6 +171,7 @@ impl Order {
             concepts,
             pictures: self.pictures,
             together: self.together.unwrap_or(self.pictures),
+            scene_strength: self.scene_strength,
             seed: self.seed,
             size: [width, height],
             steps: self.steps,

@@ -189,9 +189,20 @@ impl Survey {
 
     fn request(&self, item: &Item) -> Request {
         let own = |who: &usize| self.subjects.get(*who)?.own.as_ref();
+        let mut regions = item.regions.clone();
+        let strength = self.settings.scene_strength;
+        if strength != 1.0 {
+            for (region, who) in regions.regions.iter_mut().zip(&item.concepts) {
+                if let Some((own, _)) = own(who) {
+                    let concept = own.concept();
+                    let word = concept.words.first().map_or(&concept.name, |word| &word.text);
+                    region.concepts.insert(word.clone(), strength);
+                }
+            }
+        }
         Request {
             prompt: item.prompt.clone(),
-            regions: item.regions.clone(),
+            regions,
             seed: item.seed,
             batch: 1,
             concepts: item.concepts.iter().filter_map(own).map(|(own, _)| own.clone()).collect(),

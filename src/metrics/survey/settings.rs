@@ -32,6 +32,9 @@ pub struct Settings {
     pub pictures: u64,
     /// Of each scene.
     pub together: u64,
+    /// How strong a concept's own file is in its region of a scene, times its scales.
+    #[serde(default = "as_it_is", skip_serializing_if = "is_one")]
+    pub scene_strength: f32,
     /// The first picture's of each prompt; those that follow count up.
     pub seed: u64,
     /// Width and height in pixels.
@@ -51,6 +54,14 @@ pub struct Settings {
     /// Only the first picture that a concept was trained from counts, as in the method's published
     /// program.
     pub as_published: bool,
+}
+
+fn as_it_is() -> f32 {
+    1.0
+}
+
+fn is_one(strength: &f32) -> bool {
+    *strength == 1.0
 }
 
 /// A concept that is evaluated.
@@ -252,6 +263,7 @@ pub(super) fn sample() -> Settings {
         concepts,
         pictures: 2,
         together: 1,
+        scene_strength: 1.0,
         seed: 5,
         size: [128, 128],
         steps: 2,

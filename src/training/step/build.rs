@@ -1,6 +1,6 @@
 //! The graph of a step: text encoder, UNet, losses, gradients and updates.
 
-use crate::graph::ops::{Moments, RATES};
+use crate::graph::ops::{Moments, RATES, RegionInputs};
 use crate::graph::{Graph, Node, Origin, Tensor};
 use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers};
@@ -69,6 +69,8 @@ pub(super) struct LessonInputs {
     pub texts: Vec<Tensor>,
     /// Summaries of the prompts, and sizes; where the UNet is told.
     pub addition: Option<Tensor>,
+    /// Where prompts hold, for each size of feature map; empty where there is one.
+    pub regions: Vec<RegionInputs>,
 }
 
 /// What the updates are told.

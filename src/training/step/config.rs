@@ -185,6 +185,8 @@ pub struct StepConfig {
     pub norm_limit: Option<f32>,
     /// How the frozen weights are held. What is trained is f32 always.
     pub precision: Precision,
+    /// Of distillation: prompts that a lesson's pictures may have, each with a part of the picture.
+    pub prompts: usize,
 }
 
 impl Default for StepConfig {
@@ -211,6 +213,7 @@ impl Default for StepConfig {
             accumulate: 1,
             norm_limit: Some(0.55),
             precision: Precision::default(),
+            prompts: 1,
         }
     }
 }

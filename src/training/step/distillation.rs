@@ -4,9 +4,11 @@
 
 use crate::backend::Device;
 use crate::backend::reference::Reference;
+use crate::graph::ops::{Reach, RegionInputs, RegionTables};
 use crate::graph::{Array, Element, Graph, Tensor};
+use crate::models::config::UNetConfig;
 use crate::models::unet::{self, Residuals, UNetInputs, time_features};
-use crate::nn::{Encodings, Layers};
+use crate::nn::{Encodings, Layers, RegionSize};
 
 use super::TrainingStep;
 use super::build::{Built, Inputs, LessonInputs, check_networks, flat, update};
@@ -23,8 +25,12 @@ pub struct Lesson {
     pub sample: Array,
     /// Training steps, one for each picture.
     pub timesteps: Vec<f32>,
-    /// What each cross-attention reads, in the order of their numbers: `[batch, tokens, width]`.
+    /// What each cross-attention reads, in the order of their numbers:
+    /// `[batch, prompts * tokens, width]`, the prompts one after another.
     pub texts: Vec<Array>,
+    /// Where each prompt holds in all pictures of the batch, for each size of feature map, from the
+    /// largest; empty where the step is planned for one prompt.
+    pub regions: Vec<RegionTables>,
     /// Summaries of the prompts and what is told of sizes, `[batch, width]`; where the UNet is told.
     pub addition: Option<Array>,
     /// What is to be predicted, of the sample's shape.
@@ -108,10 +114,23 @@ impl TrainingStep {
             check(
                 "text",
                 text,
-                &[n, config.tokens, unet.cross_attention_dim].into(),
+                &[n, config.prompts.max(1) * config.tokens, unet.cross_attention_dim].into(),
                 Element::F32,
             )?;
             inputs.push((*input, text.clone()));
+        }
+        if lesson.regions.len() != of.regions.len() {
+            return Err(wrong("regions", lesson.regions.len(), of.regions.len()));
+        }
+        for (tables, at) in lesson.regions.iter().zip(&of.regions) {
+            for (input, values) in tables.values(at) {
+                // At some sizes no attention stands.
+                if self.engine.has_input(input) {
+                    let node = self.built.graph.node(input);
+                    check("regions", values, &node.shape, node.element)?;
+                    inputs.push((input, values.clone()));
+                }
+            }
         }
         if let (Some(input), Some(addition)) = (of.addition, &unet.addition) {
             let missing = || wrong("addition", "missing", "what the UNet is told of prompts");
@@ -153,20 +172,27 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     let (sample, target, weights) =
         (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
     let time = graph.input("time", [n, unet.block_out_channels[0]]);
-    let text = [n, config.tokens, unet.cross_attention_dim];
+    let prompts = config.prompts.max(1);
+    let text = [n, prompts * config.tokens, unet.cross_attention_dim];
     let texts: Vec<Tensor> = (0..unet.cross_attention_layers())
         .map(|i| graph.input(format!("text.{i}"), text))
         .collect();
     let addition = unet.addition.map(|of| graph.input("addition", [n, of.width()]));
-    let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
+    let sizes = if prompts > 1 { regions(&mut graph, unet, config) } else { Vec::new() };
+    let residuals = Residuals::default();
+    let loras = given(&groups, Network::UNet, config);
+    let in_graph = &mut Layers::with_loras(&mut graph, loras);
+    let pairs = match sizes.is_empty() {
+        true => Vec::new(),
+        false => unet::keys_values(in_graph, unet, &texts)?,
+    };
+    let prompt = match sizes.is_empty() {
+        true => Encodings::Text(&texts),
+        false => Encodings::Regional { pairs: &pairs, sizes: &sizes },
+    };
     let inputs =
         UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
-    let prediction = unet::unet(
-        &mut Layers::with_loras(&mut graph, given(&groups, Network::UNet, config)),
-        unet,
-        &inputs,
-    )?
-    .sample;
+    let prediction = unet::unet(in_graph, unet, &inputs)?.sample;
     let loss = graph.weighted_squared_error(prediction, target, weights)?;
     if config.checkpointing {
         graph.recompute_blocks();
@@ -179,7 +205,23 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
         .map(|group: &ParameterGroup| flat(&mut graph, group, &mut found))
         .collect::<Result<Vec<_>>>()?;
     let (report, rates) = update(&mut graph, config, &mut groups, &gradients, loss, None)?;
-    let inputs = Inputs::Lesson(LessonInputs { sample, target, time, weights, texts, addition });
+    let regions = sizes.into_iter().map(|size| size.inputs).collect();
+    let inputs = LessonInputs { sample, target, time, weights, texts, addition, regions };
+    let inputs = Inputs::Lesson(inputs);
     let (layers, maps, dropout, copies) = (layers.to_vec(), None, Vec::new(), 0);
     Ok(Built { graph, report, loss, layers, groups, maps, dropout, copies, inputs, rates })
+}
+
+/// Declares where prompts hold: each may hold everywhere.
+fn regions(graph: &mut Graph, unet: &UNetConfig, config: &StepConfig) -> Vec<RegionSize> {
+    let [height, width] = config.size;
+    let sizes = unet::feature_sizes(unet, height, width).into_iter().enumerate();
+    let size = |(number, [height, width]): (usize, [usize; 2])| {
+        let tokens = height * width;
+        let reach = vec![Reach { keys: config.tokens, tokens }; config.prompts];
+        let name = format!("regions.{number}");
+        let inputs = RegionInputs::declare(graph, &name, tokens, reach);
+        RegionSize { tokens, inputs, mask: None }
+    };
+    sizes.map(size).collect()
 }

@@ -89,6 +89,11 @@ impl Engine {
         }
     }
 
+    /// Whether the program reads an input.
+    pub fn has_input(&self, input: Tensor) -> bool {
+        self.program.as_ref().is_some_and(|program| program.has_input(input))
+    }
+
     /// The value of a state, none before anything was written.
     pub fn read(&self, input: Tensor) -> Result<Option<Array>> {
         Ok(self.program.as_ref().map(|program| program.state(input)).transpose()?)

@@ -95,6 +95,13 @@ class FusionSettings(TypedDict, total=False):
     distillation: int
     #: Learning rate of that.
     distillation_rate: float
+    #: Rank of the updates that learn it.
+    distillation_rank: int
+    #: Pictures of each prompt of each scene that it learns too, two and three concepts in regions; 0:
+    #: none.
+    scenes: int
+    #: Strength of a concept's own file in its region of a scene, times its own.
+    scene_strength: float
     #: What is recorded of the concepts.
     record: Literal["usual", "published"]
     #: Prompts with {} for a concept's words.
