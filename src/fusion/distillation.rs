@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -20,20 +19,17 @@ use crate::graph::Array;
 use crate::graph::ops::RegionTables;
 use crate::models::unet;
 use crate::training::draws::{Draws, Purpose};
-use crate::training::step::{
-    self, AdamW, Lesson, Models, Network, State, StepConfig, TrainedLayer, TrainingStep,
-};
+use crate::training::step::{self, Lesson, State, TrainedLayer, TrainingStep};
 
 use super::base::{Runner, base_weight};
-use super::collect::RecordedSubject;
 use super::encodings::Encodings;
 use super::groups::StageLayers;
+use super::lessons::{LessonShape, Lessons, lessons};
 use super::members::hex;
-use super::predictions::Predicted;
 use super::report::{DistillationReport, SceneReport};
-use super::scenes::Scene;
 use super::settings::{Distillation, Settings};
 use super::store::DISTILLATION_STATE;
+use super::teachers::{EMPTY, Learnt, Teacher, prompt_name};
 use super::{Error, Result};
 use crate::watch::Parts;
 
@@ -45,12 +41,6 @@ const SAVE_EVERY: usize = 20;
 const SAMPLED: u64 = 1 << 31;
 /// The draw of the order of passes, where scenes are learnt.
 const PASSES: u64 = 1 << 34;
-/// Activations of a pass, in bytes, beyond which a block's are computed again for its backward
-/// instead of kept.
-const MOST_KEPT: u64 = 3 << 30;
-/// Latent pixels of the pictures in one pass; more are taken in several passes.
-const PIXELS: usize = 2048;
-
 /// Why this model cannot be distilled; none: it can.
 pub(super) fn refusal(runner: &Runner) -> Option<String> {
     let (unet, width) = (runner.base.unet(), runner.base.model.text_width());
@@ -70,82 +60,6 @@ pub(super) fn refusal(runner: &Runner) -> Option<String> {
         )
     })
 }
-
-/// Whose predictions are trained.
-pub(super) enum Learnt<'a> {
-    Subject(RecordedSubject<'a>),
-    Scene(Scene<'a>),
-}
-
-impl Learnt<'_> {
-    /// What it is.
-    fn key(&self) -> String {
-        match self {
-            Learnt::Subject(subject) => format!("{} {:?}", subject.key, subject.sampled),
-            Learnt::Scene(scene) => scene.key.clone(),
-        }
-    }
-
-    /// Predictions of each half for one of its prompts or views.
-    fn each(&self) -> usize {
-        let (seeds, steps) = match self {
-            Learnt::Subject(subject) => (subject.seeds, subject.steps),
-            Learnt::Scene(scene) => (scene.seeds, scene.steps),
-        };
-        (seeds as usize * steps).max(1)
-    }
-
-    /// What is read of it by the fused text encoders.
-    fn encode(&self, path: &Path, runner: &Runner, settings: &Settings) -> Result<Encodings> {
-        match self {
-            Learnt::Subject(subject) => {
-                let prompts = subject.sampled.iter().enumerate();
-                let read = prompts.map(|(number, prompt)| {
-                    Ok((prompt_name(number, 0), runner.read(subject, prompt, false)?))
-                });
-                let empty = std::iter::once_with(|| {
-                    Ok((EMPTY.to_string(), runner.read_empty(subject, false)?))
-                });
-                Encodings::write(path, runner, read.chain(empty))
-            }
-            Learnt::Scene(scene) => {
-                let mut read = Vec::new();
-                for (number, view) in scene.views.iter().enumerate() {
-                    let pairs = scene.read(runner, view, settings, false)?;
-                    for (slot, [empty, prompt]) in pairs.into_iter().enumerate() {
-                        read.push(Ok((prompt_name(number, slot), prompt)));
-                        if (number, slot) == (0, 0) {
-                            read.push(Ok((EMPTY.to_string(), empty)));
-                        }
-                    }
-                }
-                Encodings::write(path, runner, read.into_iter())
-            }
-        }
-    }
-}
-
-/// As encodings are named: of a prompt or view, the whole picture's and those of regions.
-fn prompt_name(number: usize, slot: usize) -> String {
-    format!("prompt.{number}.{slot}")
-}
-
-/// One whose predictions are trained.
-pub(super) struct Teacher<'a> {
-    pub learnt: Learnt<'a>,
-    pub weight: f64,
-    pub predicted: Predicted,
-    /// So many of its lessons at most.
-    pub most: usize,
-}
-
-impl Teacher<'_> {
-    fn lessons(&self) -> usize {
-        self.predicted.lessons().min(self.most)
-    }
-}
-
-const EMPTY: &str = "empty";
 
 /// A prediction to learn.
 #[derive(Clone, Copy)]
@@ -617,89 +531,4 @@ fn rate(most: f32, done: usize, of: usize) -> f32 {
     let rise = ((done + 1) as f64 / WARM_UP.min(of) as f64).min(1.0);
     let fall = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done as f64 / of as f64));
     (f64::from(most) * rise * fall) as f32
-}
-
-/// A step that learns predictions.
-pub(super) struct Lessons {
-    pub step: TrainingStep,
-    layers: Vec<TrainedLayer>,
-    rank: usize,
-    /// Predictions in one pass.
-    batch: usize,
-    tokens: usize,
-}
-
-/// What lessons are planned for.
-#[derive(Clone, Copy)]
-pub(super) struct LessonShape {
-    pub concepts: usize,
-    /// Prompts that a picture may have.
-    pub prompts: usize,
-    /// Height and width of the latents.
-    pub size: [usize; 2],
-}
-
-/// Plans the step within the runner's budget.
-pub(super) fn lessons(
-    runner: &Runner,
-    settings: Distillation,
-    shape: LessonShape,
-    stages_layers: &[&StageLayers],
-) -> Result<Lessons> {
-    let (base, LessonShape { concepts, prompts, size: [height, width] }) = (runner.base, shape);
-    // As many as the concepts' own updates may have together, and some.
-    let rank = settings.rank.unwrap_or((16 * concepts + 4).min(64)).max(1);
-    let sites = stages_layers.iter().flat_map(|layout| &layout.sites);
-    let layers: Vec<TrainedLayer> = sites
-        .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))
-        .map(|(into, layer)| TrainedLayer {
-            network: Network::UNet,
-            name: layer.name.clone(),
-            rank,
-            into,
-            out: layer.out,
-        })
-        .collect();
-    let wanted = settings.batch.max(1);
-    let most = (PIXELS / (height * width).max(1)).clamp(1, wanted);
-    let tokens = base.tokenizer().max_length();
-    let parameters = Arc::new(runner.unet.over(&base.model.unet.component));
-    let models = Models { parameters, ..Models::of(&base.model)? };
-    let mut least = u64::MAX;
-    let batches: Vec<usize> =
-        (1..=most).rev().filter(|batch| wanted.is_multiple_of(*batch)).collect();
-    // Smaller passes first, then weights that come and go.
-    let tried = batches.iter().map(|&batch| (batch, false)).chain([(1, true)]);
-    for (batch, streams) in tried {
-        let mut config = StepConfig {
-            unet_rank: rank,
-            batch,
-            size: [height, width],
-            tokens,
-            adamw: AdamW { betas: [0.9, 0.99], weight_decay: 0.0, ..AdamW::default() },
-            accumulate: wanted / batch,
-            precision: runner.precision,
-            prompts,
-            ..StepConfig::default()
-        };
-        let mut step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
-        let bytes = step.planned_bytes()?;
-        let exceeds = runner.room().is_some_and(|room| bytes.total() > room);
-        if bytes.activations > MOST_KEPT || exceeds {
-            config.checkpointing = true;
-            step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
-        }
-        if let (Some(room), true) = (runner.room(), streams) {
-            step.keep_within(room)?;
-        }
-        let total = step.planned_bytes()?.total();
-        if runner.room().is_none_or(|room| total <= room) {
-            return Ok(Lessons { step, layers, rank, batch, tokens });
-        }
-        if streams {
-            step.keep_within(0)?;
-        }
-        least = least.min(step.planned_bytes()?.total());
-    }
-    Err(runner.too_little("distillation, which --distillation 0 leaves out", least))
 }

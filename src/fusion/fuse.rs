@@ -15,7 +15,7 @@ use crate::output;
 
 use super::base::{Base, FusedWeights, Runner, base_weight};
 use super::collect::RecordedSubject;
-use super::distillation::{self, Learnt, Student, Teacher};
+use super::distillation::{self, Student};
 use super::groups::{Stage, StageLayers};
 use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
 use super::planning;
@@ -26,6 +26,7 @@ use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver, Towards};
 use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
+use super::teachers::{Learnt, Teacher};
 use super::{Error, Result, folder, overlap, replace, spatial};
 use crate::watch::{Parts, Progress, Watch, heed};
 
@@ -85,8 +86,8 @@ pub struct Fused {
 ///
 /// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`,
 /// `text_2`, `cross` and `spatial` ([`Stage::name`]), while the inputs of a concept, the subject, are
-/// recorded; `solve`, the layers of a stage; `predict`, what a concept's own model predicts;
-/// `distill`, what the fused one learns of that; and `write`.
+/// recorded; `solve`, the layers of a stage; `predict`, what a concept's own model predicts, or
+/// those of a scene together; `distill`, what the fused one learns of that; and `write`.
 ///
 /// # Errors
 /// Concepts that do not go together, named; whatever the device and the file system say;

@@ -2,8 +2,9 @@
 
 use super::base::{Base, FusedWeights, Runner};
 use super::collect::RecordedSubject;
-use super::distillation::{self, LessonShape, Lessons};
+use super::distillation;
 use super::groups::{Stage, StageLayers};
+use super::lessons::{LessonShape, Lessons, lessons};
 use super::members::{self, ConceptToFuse, FusedConcept};
 use super::scenes;
 use super::settings::Settings;
@@ -149,8 +150,7 @@ pub(super) fn planned(
             found.scenes = bytes;
         }
         let shape = LessonShape { concepts: members.len(), prompts, size };
-        let Lessons { step, .. } =
-            distillation::lessons(runner, settings.distillation, shape, &in_unet)?;
+        let Lessons { step, .. } = lessons(runner, settings.distillation, shape, &in_unet)?;
         let bytes = step.planned_bytes()?;
         found.distillation = bytes.total();
         if let Some(held) = bytes.streaming {
