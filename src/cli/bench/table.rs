@@ -218,7 +218,10 @@ impl<'a> Bench<'a> {
         let taught = self.teach(cast)?;
         let mut progress = Progress::new(self.terminal);
         let judge = CastJudge::new(&cast.subjects, self.towers, self.eye)?;
-        let mut rows = judge.taught(cast)?;
+        let mut rows = Vec::new();
+        for (at, looked) in judge.taught(&cast.subjects)?.into_iter().enumerate() {
+            rows.push(ConceptRow::new(cast, at, TAUGHT, false, looked, None));
+        }
         let mut shown = vec![(TAUGHT, judge.firsts())];
         let mut pipeline = Pipeline::load(&self.gpu, &self.checkpoint, Precision::default())?;
         let name = self.study().model.clone();

@@ -6,11 +6,9 @@ use mixofshow::metrics::{
 };
 use mixofshow::picture::Picture;
 
-use super::report::ConceptRow;
 use crate::cli::Result;
 use crate::cli::bench::asked;
-use crate::cli::bench::shares::TAUGHT;
-use crate::cli::bench::study::{Cast, Subject};
+use crate::cli::bench::study::Subject;
 
 /// What is known of a cast, and by whom its pictures are looked at.
 pub struct CastJudge<'a> {
@@ -101,9 +99,9 @@ impl<'a> CastJudge<'a> {
     }
 
     /// The taught pictures among themselves, each against its own caption.
-    pub fn taught(&self, cast: &Cast) -> Result<Vec<ConceptRow>> {
-        let mut rows = Vec::new();
-        for (own, subject) in cast.subjects.iter().enumerate() {
+    pub fn taught(&self, subjects: &[Subject]) -> Result<Vec<Looked>> {
+        let mut all = Vec::new();
+        for (own, subject) in subjects.iter().enumerate() {
             let of = &self.trained_on[own];
             let class = asked::class_phrase(subject, &subject.class_word);
             let (mut seen, mut texts) = (Vec::new(), Vec::new());
@@ -124,16 +122,15 @@ impl<'a> CastJudge<'a> {
                 let between = |i| Some(likeness.between(at(own)?, at(i)?));
                 (0..self.trained_on.len()).map(|i| between(i).unwrap_or(f64::NAN)).collect()
             });
-            let looked = Looked {
+            all.push(Looked {
                 pictures: of.len(),
                 text: TextAlignment.score(&sample),
                 looks: self.trained_on.iter().map(like).collect(),
                 identity,
                 right: None,
-            };
-            rows.push(ConceptRow::new(cast, own, TAUGHT, false, looked, None));
+            });
         }
-        Ok(rows)
+        Ok(all)
     }
 }
 
