@@ -43,6 +43,8 @@ impl Layers<'_> {
         style: Resnet,
     ) -> Result<Tensor> {
         self.within(name, |layers| {
+            let mut h = layers.group_norm("norm1", x, style.groups, style.epsilon)?;
+            h = layers.graph.activation(h, style.activation)?;
             // Before the convolution, which adds it while its result is in registers.
             let project = |time: Tensor| -> Result<Tensor> {
                 let batch = layers.graph.shape(time).rows();
@@ -50,8 +52,6 @@ impl Layers<'_> {
                 layers.graph.reshape(row, [batch, 1, 1, out])
             };
             let row = time.map(project).transpose()?;
-            let mut h = layers.group_norm("norm1", x, style.groups, style.epsilon)?;
-            h = layers.graph.activation(h, style.activation)?;
             h = layers.conv("conv1", h, out, 3)?;
             match row {
                 Some(row) => layers.graph.add(h, row),

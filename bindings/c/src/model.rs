@@ -155,6 +155,7 @@ impl MosModel {
         recipe.model = Some(self.name.clone());
         recipe.precision = self.precision;
         recipe.adapter = Some(self.device.name().to_string());
+        recipe.rounding = self.device.rounding();
         if self.device.backend::<Gpu>().is_some() {
             recipe.kernels = replaced_kernels()?.to_vec();
         }

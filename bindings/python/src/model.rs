@@ -180,6 +180,7 @@ impl Model {
         recipe.precision = self.precision;
         recipe.vae.clone_from(&self.vae);
         recipe.adapter = Some(self.gpu.name().to_string());
+        recipe.rounding = self.gpu.rounding();
         if self.gpu.backend::<Gpu>().is_some() {
             recipe.kernels = replaced_kernels().or_raise()?.to_vec();
         }

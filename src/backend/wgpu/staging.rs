@@ -94,3 +94,62 @@ fn upload(weights: &Weights, waiting: &[Reserved]) -> Result<()> {
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::Precision;
+    use crate::backend::wgpu::{Gpu, Options, Selection};
+    use crate::graph::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Weights that are not read before somebody lets them.
+    struct Waiting {
+        begun: Mutex<Sender<()>>,
+        go: Mutex<Receiver<()>>,
+    }
+
+    impl ParameterSource for Waiting {
+        fn info(&self, _name: &str) -> Option<ParameterInfo> {
+            Some(ParameterInfo { shape: vec![64, 4], stored: StoredAs::F32 })
+        }
+
+        fn read(&self, name: &str, _: Range<usize>, _: &mut [f32]) -> Result<(), ParameterError> {
+            self.begun.lock().unwrap().send(()).unwrap();
+            let waited = self.go.lock().unwrap().recv_timeout(LONG);
+            let message = "kernels are compiled only once it is read".to_string();
+            waited.map_err(|_| ParameterError::Read { name: name.into(), message })
+        }
+    }
+
+    /// Each waits for the other: one after the other they would wait in vain.
+    #[test]
+    fn weights_are_read_while_kernels_are_compiled() {
+        let selection = Selection::Noop(Box::default());
+        let gpu = Gpu::open(&Options { selection, floor: true, ..Options::default() }).unwrap();
+        let (begun, reads) = channel();
+        let (allow, go) = channel();
+        let source = Waiting { begun: Mutex::new(begun), go: Mutex::new(go) };
+        let weights = Weights::new(gpu, Arc::new(source), Precision::AsStored);
+        let staging = Staging::new(&weights);
+        for name in ["a", "b"] {
+            staging.locate(name, &[64, 4].into(), Layout::Panels).unwrap();
+        }
+        let finished = staging.finish(|| {
+            for _ in 0..2 {
+                reads.recv_timeout(LONG).expect("nothing is read while kernels are compiled");
+                allow.send(()).unwrap();
+            }
+            Ok(())
+        });
+        finished.unwrap();
+        assert!(weights.known("a", Layout::Panels).is_some());
+        assert!(weights.known("b", Layout::Panels).is_some());
+    }
+}
