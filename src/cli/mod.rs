@@ -192,6 +192,10 @@ enum Command {
     /// Measure how fast this machine runs kernels and models
     Bench(bench::Bench),
     /// Check, measure and tune kernels in WGSL, your own and this program's
+    ///
+    /// A kernel is a file that says in lines such as `//% kind matmul` what it computes and how many
+    /// workgroups it takes; begin with `mos kernel check FILE`. From an empty file to a fast matmul:
+    /// docs/writing-kernels.md; all that such lines may say: docs/kernels.md.
     Kernel(kernel::Kernel),
     Completions(manual::Completions),
     Man(manual::Manual),

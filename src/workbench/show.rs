@@ -6,7 +6,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
 use super::source::Wgsl;
-use crate::backend::wgpu::{Compilable, Executable, Gpu, Statistic, StatisticValue};
+use crate::backend::wgpu::{Compilable, Executable, Statistic, StatisticValue, api, executables};
 
 /// A language of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +53,12 @@ fn spirv_of(module: &naga::Module, info: &ModuleInfo) -> Result<Vec<u32>, String
     spv::write_vec(module, info, &options, None).map_err(|error| error.to_string())
 }
 
-/// What a device's driver tells of a kernel that it compiled, such as registers and occupancy;
+/// What an adapter's driver tells of a kernel that it compiled, such as registers and occupancy;
 /// nothing where it tells nothing.
 ///
 /// # Errors
 /// A kernel that cannot be translated, or that the driver refuses.
-pub fn statistics(wgsl: &Wgsl, gpu: &Gpu) -> Result<Option<String>, String> {
+pub fn statistics(wgsl: &Wgsl, adapter: &api::Adapter) -> Result<Option<String>, String> {
     let (module, info) = ready(wgsl)?;
     let words = spirv_of(&module, &info)?;
     let uniform = |variable: &naga::GlobalVariable| {
@@ -68,7 +68,7 @@ pub fn statistics(wgsl: &Wgsl, gpu: &Gpu) -> Result<Option<String>, String> {
         module.global_variables.iter().filter_map(|(_, variable)| uniform(variable)).collect();
     let entry = module.entry_points.first().map_or("main", |entry| &entry.name);
     let compilable = Compilable { words: &words, entry, bindings: &bindings };
-    Ok(gpu.executables(&compilable)?.map(|all| told(&all)))
+    Ok(executables(adapter, &compilable)?.map(|all| told(&all)))
 }
 
 /// Executables line by line, each number with what the driver says of it.

@@ -88,14 +88,25 @@ fn what_a_device_gets_is_shown() {
     let file = "@/examples/kernels/6-tuned.wgsl";
     let root = fixture("");
     for (language, says) in [
-        ("", "let a7 = a[row7 + k];"),
-        ("--wgsl --set rows_each=4", "@workgroup_size(8)"),
+        ("", "let a0_60 = a[start0 + 15u];"),
+        ("--wgsl --set rows_each=2", "let row1 = min(first + 1u, end - 1u);"),
         ("--spirv", "OpEntryPoint"),
         ("--msl", "kernel void"),
         ("--hlsl", "[numthreads(8, 1, 1)]"),
     ] {
         let shown = run(&root, &format!("kernel show {file} {language}")).ok();
         assert!(shown.stdout.contains(says), "{language}: {}", shown.stdout);
+    }
+    // By matrices, too, whatever is there.
+    run(&root, "kernel show matmul_matrices").ok();
+    let adapters = ran(mos().args(["devices", "--json"])).ok().json();
+    if let Some(adapter) = adapters.as_array().unwrap().iter().find(|a| a["kind"] == "cpu") {
+        let name = adapter["name"].as_str().unwrap();
+        let mut show = mos();
+        show.args(["kernel", "show", "layer_norm", "--statistics", "--adapter", name]);
+        // Software drivers tell nothing, and that is said.
+        let found = ran(&mut show);
+        assert!(found.stdout.contains("subgroup") || found.stderr.contains("tells nothing"));
     }
     let own = run(&root, "kernel show layer_norm --variant 2").ok();
     assert!(

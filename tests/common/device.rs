@@ -37,7 +37,7 @@ fn open() -> Arc<Gpu> {
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
     let wanted = std::env::var("MOS_TEST_SCHEDULE").ok();
     let tuned = match wanted.as_deref() {
-        None | Some("staged") => None,
+        None | Some("staged") => Some(Tuned::STANDARD),
         Some("sizes") => Some(OTHER_SIZES),
         Some("matrices" | "varying") => {
             return open_with_matrices(selection, wanted.as_deref() == Some("varying"));
@@ -55,7 +55,7 @@ fn open() -> Arc<Gpu> {
 
 /// Each size another than the standard one: kernels that tuners may ask for.
 const OTHER_SIZES: Tuned = Tuned {
-    matmul: MatmulSizes { rows: 8, lanes: 16, unroll: 4, staged: 1 },
+    matmul: MatmulSizes { rows: 8, lanes: 16, unroll: 4, staged: 0 },
     attention: AttentionSizes {
         widest_held: 64,
         part: 32,

@@ -1,8 +1,6 @@
 //! What a driver tells of a kernel that it compiled: registers, memory, occupancy, in its own
 //! words.
 
-use super::Gpu;
-
 /// A program that a driver made of a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Executable {
@@ -51,15 +49,16 @@ pub struct Compilable<'a> {
     pub bindings: &'a [(u32, bool)],
 }
 
-impl Gpu {
-    /// Has a kernel compiled, and asks what came of it; nothing where the driver does not tell, or
-    /// is not Vulkan's.
-    ///
-    /// # Errors
-    /// A kernel that the driver refuses.
-    pub fn executables(&self, kernel: &Compilable<'_>) -> Result<Option<Vec<Executable>>, String> {
-        imp::executables(self, kernel)
-    }
+/// Has an adapter's driver compile a kernel, and asks what came of it; nothing where the driver does
+/// not tell, or is not Vulkan's.
+///
+/// # Errors
+/// A kernel that the driver refuses.
+pub fn executables(
+    adapter: &wgpu::Adapter,
+    kernel: &Compilable<'_>,
+) -> Result<Option<Vec<Executable>>, String> {
+    imp::executables(adapter, kernel)
 }
 
 #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -68,7 +67,7 @@ mod imp {
 
     use ash::{khr, vk};
 
-    use super::{Compilable, Executable, Gpu, Statistic, StatisticValue};
+    use super::{Compilable, Executable, Statistic, StatisticValue};
 
     /// Of these, what a kernel may need beside the one that tells.
     const OTHERS: [&CStr; 4] = [
@@ -106,11 +105,11 @@ mod imp {
     }
 
     pub fn executables(
-        gpu: &Gpu,
+        adapter: &wgpu::Adapter,
         kernel: &Compilable<'_>,
     ) -> Result<Option<Vec<Executable>>, String> {
         // SAFETY: nothing that it gives is destroyed here.
-        let hal = unsafe { gpu.device.as_hal::<wgpu::hal::api::Vulkan>() };
+        let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() };
         let Some(hal) = hal else { return Ok(None) };
         let (instance, card) = (hal.shared_instance().raw_instance(), hal.raw_physical_device());
         // SAFETY: the instance and its physical device live as long as `hal`.
@@ -273,9 +272,12 @@ mod imp {
 
 #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
 mod imp {
-    use super::{Compilable, Executable, Gpu};
+    use super::{Compilable, Executable};
 
-    pub fn executables(_: &Gpu, _: &Compilable<'_>) -> Result<Option<Vec<Executable>>, String> {
+    pub fn executables(
+        _: &wgpu::Adapter,
+        _: &Compilable<'_>,
+    ) -> Result<Option<Vec<Executable>>, String> {
         Ok(None)
     }
 }

@@ -43,7 +43,7 @@ pub use adapter::{AdapterReport, Selection, choose, list, select};
 pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options};
 pub use error::Error;
-pub use executable::{Compilable, Executable, Statistic, StatisticValue};
+pub use executable::{Compilable, Executable, Statistic, StatisticValue, executables};
 pub use hosted::Host;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::{Held, Layout};

@@ -240,9 +240,17 @@ impl Tuned {
     };
 
     /// The table of an adapter that nobody has measured: the standard one; on processor cores, where
-    /// drivers make matrices of ordinary arithmetic, without them.
+    /// drivers make matrices of ordinary arithmetic and barriers cost more than caches save,
+    /// without them.
     pub fn unmeasured(is_processor: bool) -> Tuned {
-        Tuned { matrices: !is_processor, ..Tuned::STANDARD }
+        match is_processor {
+            false => Tuned::STANDARD,
+            true => Tuned {
+                matrices: false,
+                matmul: MatmulSizes { unroll: 4, staged: 0, ..Tuned::STANDARD.matmul },
+                ..Tuned::STANDARD
+            },
+        }
     }
 
     /// Whether the kernels can be rendered with these sizes and keep to WebGPU's floor, or what is

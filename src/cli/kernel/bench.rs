@@ -16,8 +16,8 @@ use crate::cli::{Failure, interrupt, values};
 /// Measure kernels side by side, with a test of whether they differ
 ///
 /// Kernels are measured in turns at each shape, after warming up: median and the fifths around it,
-/// GFLOP/s, GB/s, and the share of this machine's roofline, which is measured first (chains of
-/// multiply-adds, a large copy, an empty dispatch). Each is compared with the first one: a
+/// GFLOP/s, GB/s, and the share of this machine's roofline: the least time that such work takes at
+/// the speed that is measured first (of chains of multiply-adds, a large copy, an empty dispatch). Each is compared with the first one: a
 /// difference is told where Wilcoxon's signed-rank test and resampling agree that it is no chance,
 /// and where it is above 1 % and above what the first kernel differs from itself, measured twice.
 /// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
@@ -32,8 +32,8 @@ pub struct Options {
     files: Vec<PathBuf>,
     #[command(flatten)]
     wanted: Wanted,
-    /// Shapes: small, sd15, sdxl, one or more such as 4096x320x320,256x1280x1280, or a file of
-    /// them, one a line [default: sd15 on cards, small on software drivers]
+    /// Shapes: small, sd15, sdxl, one or more such as 4096x320x320,256x1280x1280 (the kind's sizes
+    /// in order: rows, inner, columns), or a file of them, one a line [default: sd15 on cards, small on software drivers]
     #[arg(long, value_name = "SHAPES")]
     shapes: Option<String>,
     /// Measurements of each kernel at each shape

@@ -16,9 +16,9 @@ use crate::cli::progress::Progress;
 ///
 /// The kernel is executed as it is written, invocation by invocation, with every access looked at:
 /// out-of-bounds reads and writes, races and missing barriers, workgroup memory and outputs that
-/// are read before they are written, barriers in divergent control flow, inputs that are written,
-/// f16 that overflows, endless loops, and dependence on the size of subgroups (executed with 8 to
-/// 128 lanes). Results are compared with a reference in f64 at ordinary, ragged, tiny, empty and
+/// are read before they are written, barriers and cooperative matrices in divergent control flow,
+/// inputs that are written, f16 that overflows, endless loops, and dependence on the size of
+/// subgroups (executed with 8 to 128 lanes; with cooperative matrices with 32). Results are compared with a reference in f64 at ordinary, ragged, tiny, empty and
 /// large shapes, with numbers large and small, NaN, infinities and denormals; the worst error is
 /// told with its index. On a graphics adapter the kernel runs, too: twice, and with its workgroups
 /// in another order, between guards. Without a card, name a software driver in --adapter for that.

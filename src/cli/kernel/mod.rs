@@ -46,6 +46,7 @@ struct Wanted {
     #[arg(long, value_name = "TOML")]
     like: Option<std::path::PathBuf>,
     /// A value of a parameter that its header declares, as in `--set tile=8`; may be repeated
+    /// [default: the first that the header names]
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
 }
@@ -146,13 +147,19 @@ fn is_own(source: &Source, wanted: &Wanted) -> bool {
 }
 
 /// The graphics adapter that was asked for; none is the processor. Without a word a card.
-fn adapter(global: &Global) -> Result<Option<Arc<Gpu>>> {
+fn selection(global: &Global) -> Option<gpu::Selection> {
     let name = global.adapter.as_deref().map(str::trim).filter(|name| !name.is_empty());
-    let selection = match name {
-        Some(name) if name.eq_ignore_ascii_case("cpu") => return Ok(None),
-        Some(name) => gpu::Selection::Matching(name.to_string()),
-        None => gpu::Selection::Card,
-    };
+    match name {
+        Some(name) if name.eq_ignore_ascii_case("cpu") => None,
+        Some(name) => Some(gpu::Selection::Matching(name.to_string())),
+        None => Some(gpu::Selection::Card),
+    }
+}
+
+/// Opens the adapter that was asked for; none is the processor, or a card that is not there.
+fn adapter(global: &Global) -> Result<Option<Arc<Gpu>>> {
+    let Some(selection) = selection(global) else { return Ok(None) };
+    let is_named = matches!(selection, gpu::Selection::Matching(_));
     let options = gpu::Options {
         selection,
         matrices: global.matrices,
@@ -161,21 +168,22 @@ fn adapter(global: &Global) -> Result<Option<Arc<Gpu>>> {
     };
     match Gpu::open(&options) {
         Ok(gpu) => Ok(Some(gpu)),
-        Err(gpu::Error::NoAdapter { .. }) if name.is_none() => Ok(None),
+        Err(gpu::Error::NoAdapter { .. }) if !is_named => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
 /// As `adapter`, for what only a device can do.
 pub fn device(global: &Global) -> Result<Arc<Gpu>> {
-    match adapter(global)? {
-        Some(gpu) => Ok(gpu),
-        None => Err(Failure::Usage(
-            "kernels in WGSL run on graphics adapters, and no card is here or was named; a \
-             software driver is one, too, named in --adapter: `mos devices` lists what there is"
-                .into(),
-        )),
-    }
+    adapter(global)?.ok_or_else(no_device)
+}
+
+fn no_device() -> Failure {
+    Failure::Usage(
+        "kernels in WGSL run on graphics adapters, and no card is here or was named; a software \
+         driver is one, too, named in --adapter: `mos devices` lists what there is"
+            .into(),
+    )
 }
 
 pub fn run(kernel: &Kernel, global: &Global, terminal: &Terminal) -> Result<()> {

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
+use mixofshow::backend::wgpu as gpu;
 use mixofshow::workbench::{Language, Wgsl, shown, statistics, variants};
 
-use super::{Global, Result, Terminal, Wanted, device, is_own, source};
+use super::{Global, Result, Terminal, Wanted, is_own, no_device, selection, source};
 use crate::cli::Failure;
 
 /// Print what a device gets of a kernel: rendered, or translated to its own language
@@ -68,12 +69,15 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         mixofshow::workbench::Error::Kernel { kernel, message }
     };
     if options.statistics {
-        let gpu = device(global)?;
-        let told = statistics(&wgsl, &gpu).map_err(failed)?.ok_or_else(|| {
+        let adapter = match selection(global) {
+            Some(selection) => gpu::select(&selection)?,
+            None => return Err(no_device()),
+        };
+        let told = statistics(&wgsl, &adapter).map_err(failed)?.ok_or_else(|| {
             failed(format!(
                 "the driver of {} tells nothing of what it compiled: it has no \
-                 VK_KHR_pipeline_executable_properties, as most drivers of cards on Linux have",
-                gpu.name()
+                 VK_KHR_pipeline_executable_properties (drivers of cards on Linux have it)",
+                adapter.get_info().name
             ))
         })?;
         return terminal.print(told.trim_end());

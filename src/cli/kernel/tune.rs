@@ -43,7 +43,7 @@ pub struct Options {
     /// Measurements of each of the best forms at each shape
     #[arg(long, default_value_t = 15, value_parser = values::ROUNDS.parser::<usize>())]
     rounds: usize,
-    /// Write the values to this file instead
+    /// Write the values to this file; without it those of a kernel of your own are only printed
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write nothing
