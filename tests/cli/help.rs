@@ -119,7 +119,7 @@ fn the_version() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_right() {
-    let cases: [(&str, &[&str]); 22] = [
+    let cases: [(&str, &[&str]); 24] = [
         ("generate -p a cat", &["'cat'", "stands in quotes"]),
         ("frobnicate", &["frobnicate"]),
         ("generate --promt cat", &["--promt", "--prompt"]),
