@@ -250,7 +250,7 @@ pub struct Distillation {
 
 impl Default for Distillation {
     fn default() -> Self {
-        Distillation { pictures: 4, rate: 2e-3, batch: 8, rank: None, scenes: 3 }
+        Distillation { pictures: 4, rate: 2e-3, batch: 8, rank: None, scenes: 2 }
     }
 }
 
