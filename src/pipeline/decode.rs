@@ -72,7 +72,7 @@ enum Kind {
     Whole(Option<Ready<Tensor>>),
     /// The start, the largest part of a picture that a tile may be, and the bytes of the largest
     /// tile.
-    Tiles(PlannedGraph<Tensor>, f64, u64),
+    Tiles(Box<PlannedGraph<Tensor>>, f64, u64),
 }
 
 impl Decoder {
@@ -104,7 +104,7 @@ impl Decoder {
                 [size[0], size[1], channels],
                 share,
             )?;
-            Kind::Tiles(start, share, bytes)
+            Kind::Tiles(Box::new(start), share, bytes)
         };
         Ok(Decoder { size, tile, kind, tiny: false, whole })
     }

@@ -40,7 +40,7 @@ fn convolution(g: &mut Graph, side: usize, into: usize, out: usize) -> Vec<Tenso
     let y = g.conv2d(h, w, 1).unwrap();
     let y = g.add(y, bias).unwrap();
     let y = g.add(y, row).unwrap();
-    if out % 32 != 0 {
+    if !out.is_multiple_of(32) {
         return vec![y];
     }
     let s = g.group_norm_statistics(y, 32, 1e-5).unwrap();
@@ -65,6 +65,9 @@ fn attention(g: &mut Graph, tokens: usize, keys: usize, d: usize) -> Vec<Tensor>
     vec![g.attention(q, k, v, 8, 1.0 / (d as f32).sqrt(), false).unwrap()]
 }
 
+/// Appends layers to a graph, and says what they make.
+type Build<'a> = &'a dyn Fn(&mut Graph) -> Vec<Tensor>;
+
 #[test]
 fn layers_of_full_size_by_matrices() {
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
@@ -75,7 +78,7 @@ fn layers_of_full_size_by_matrices() {
     }
     let [card, cpu] =
         [gpu.into(), Device::from(Cpu::open(&cpu::Options::default()).unwrap())] as [Device; 2];
-    let build: [(&str, &dyn Fn(&mut Graph) -> Vec<Tensor>); 8] = [
+    let layers: [(&str, Build<'_>); 8] = [
         ("64 x 64, 320 to 320", &|g| convolution(g, 64, 320, 320)),
         ("16 x 16, 1280 to 1280", &|g| convolution(g, 16, 1280, 1280)),
         ("64 x 64, 320 to 4", &|g| convolution(g, 64, 320, 4)),
@@ -85,7 +88,7 @@ fn layers_of_full_size_by_matrices() {
         ("4096 tokens, heads of 40", &|g| attention(g, 4096, 4096, 40)),
         ("256 tokens to 77, heads of 160", &|g| attention(g, 256, 77, 160)),
     ];
-    for (what, build) in build {
+    for (what, build) in layers {
         let mut graph = Graph::new();
         let outputs = build(&mut graph);
         let (expected, _) = run(&cpu, &graph, &outputs);
