@@ -287,10 +287,15 @@ mod tests {
         assert_eq!(last[1], 0.0, "the last step looks back at nothing");
         let (each, pictures) = (16 * 8 * 4, scene.seeds as usize);
         for (number, view) in scene.views.iter().enumerate() {
+            let strength = |network| match network {
+                Network::UNet => distillation.scene_strength,
+                _ => 1.0,
+            };
+            let applied = |c: &Concept| Applied::scaled(c.clone(), strength).unwrap();
             let request = Request {
                 prompt: view.prompts[0].clone(),
                 regions: view.layout(),
-                concepts: concepts.iter().map(|c| Applied::new(c.clone(), 1.0).unwrap()).collect(),
+                concepts: concepts.iter().map(applied).collect(),
                 width: Some(64),
                 height: Some(128),
                 steps: settings.steps,

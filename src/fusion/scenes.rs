@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(view.prompts, expected);
         assert_eq!(
             trio.views[1].prompts[1],
-            "cat on the left, a <a1> <a2> in the center and an owl on the right"
+            "owl on the left, a cat in the center and a <a1> <a2> on the right"
         );
         for view in all.iter().flat_map(|scene| &scene.views) {
             view.layout().check().unwrap();
