@@ -66,6 +66,8 @@ fn a_model_keeps_its_settings_and_is_changed_with_them() {
     let shown = run(at, &format!("{line} --solver sum -o @/added")).ok();
     assert!(shown.stderr.contains("not taught with the method orthogonal: kat, hund"));
     run(at, &format!("{line} --margin 0.3 -o @/no")).failed(2, &["--margin", "loraclr"]);
+    run(at, &format!("{line} --solver sum --scenes 2 -o @/no"))
+        .failed(2, &["--scenes", "--distillation turns it on"]);
     run(at, &format!("{line} --solver loraclr --margin 0.4 -o @/loraclr")).ok();
     let solver = settings(&at.join("loraclr"))["solver"]["loraclr"].clone();
     assert_eq!((&solver["margin"], &solver["decay"]), (&0.4.into(), &0.001.into()));

@@ -119,7 +119,7 @@ fn the_version() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_right() {
-    let cases: [(&str, &[&str]); 24] = [
+    let cases: [(&str, &[&str]); 23] = [
         ("generate -p a cat", &["'cat'", "stands in quotes"]),
         ("frobnicate", &["frobnicate"]),
         ("generate --promt cat", &["--promt", "--prompt"]),
@@ -146,10 +146,6 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
             &["--distillation-rate", "above 0"],
         ),
         ("fuse -c a.safetensors -o both --distillation-rank 0", &["--distillation-rank", "1"]),
-        (
-            "fuse -c a.safetensors -o both --solver sum --scenes 2",
-            &["--scenes", "--distillation turns it on"],
-        ),
         ("fuse -c a.safetensors -o both --ridge -1", &["--ridge", "from 0 on"]),
         ("fuse -c a.safetensors -o both --part 3/2 --statistics-only", &["--part", "3/14"]),
         ("fuse -c a.safetensors --to both", &["--concept", "--to"]),

@@ -415,7 +415,8 @@ impl<'m> Machine<'m, '_> {
                 let ends = [active.first(), active.last()];
                 for &lane in ends[..active.len().min(2)].iter().flatten() {
                     for (bits, &(place, scalar)) in bits.iter_mut().zip(&flat.parts) {
-                        *bits = self.load(global, offset + place, scalar, *lane, false, span)?;
+                        *bits =
+                            self.load(global, offset + place, scalar, *lane, flat.atomic, span)?;
                     }
                 }
                 Ok(Data::uniform(bits))
@@ -429,7 +430,7 @@ impl<'m> Machine<'m, '_> {
                     }
                     for (component, &(place, scalar)) in flat.parts.iter().enumerate() {
                         bits[component * lanes + lane as usize] =
-                            self.load(global, offset + place, scalar, lane, false, span)?;
+                            self.load(global, offset + place, scalar, lane, flat.atomic, span)?;
                     }
                 }
                 Ok(Data { bits, uniform: false })
@@ -493,7 +494,7 @@ impl<'m> Machine<'m, '_> {
                     }
                     for (component, &(place, scalar)) in flat.parts.iter().enumerate() {
                         let bits = value.at(component, lane as usize, lanes);
-                        self.store(global, offset + place, scalar, bits, lane, false, span)?;
+                        self.store(global, offset + place, scalar, bits, lane, flat.atomic, span)?;
                     }
                 }
             }

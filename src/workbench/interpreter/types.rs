@@ -46,6 +46,8 @@ impl Scalar {
 #[derive(Debug)]
 pub(super) struct Flat {
     pub parts: Vec<(u32, Scalar)>,
+    /// Whether it is an atomic, which is read and written as one.
+    pub atomic: bool,
 }
 
 impl Flat {
@@ -105,7 +107,7 @@ impl<'m> Types<'m> {
     pub fn flat_of(&self, inner: &TypeInner) -> Result<Rc<Flat>, Refusal> {
         let mut parts = Vec::new();
         self.collect(inner, 0, &mut parts)?;
-        Ok(Rc::new(Flat { parts }))
+        Ok(Rc::new(Flat { parts, atomic: matches!(inner, TypeInner::Atomic(_)) }))
     }
 
     fn collect(
