@@ -263,7 +263,7 @@ impl Default for Distillation {
             rate: 2e-3,
             batch: 8,
             rank: None,
-            scenes: 2,
+            scenes: 3,
             scene_strength: 1.6,
         }
     }

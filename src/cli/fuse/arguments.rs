@@ -142,7 +142,7 @@ pub struct Arguments {
     )]
     pub distillation_rank: Option<usize>,
     /// Pictures of each prompt of each scene that it learns too, two and three concepts in regions
-    /// as their own files make them together; 0: none [default: 2]
+    /// as their own files make them together; 0: none [default: 3]
     #[arg(
         long, value_name = "PICTURES", value_parser = Range::whole(0, 1000).parser::<u64>(),
         help_heading = SOLVING
