@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::concept::{AppliedSet, Network};
 use crate::models::unet;
-use crate::region::{Area, Layout, Placed, Region};
+use crate::region::{Area, Layout, Placed, Region, side_by_side};
 use crate::training::draws::{Draws, Numbers, Purpose};
 
 use super::base::Runner;
@@ -249,22 +249,6 @@ impl View {
 fn class_word(member: &FusedConcept) -> Option<&str> {
     let mut started = member.words.iter().rev().filter_map(|word| word.initializer.as_deref());
     started.find(|text| !text.trim().is_empty() && !text.starts_with('<'))
-}
-
-/// From left to right; the first has the template's article.
-fn side_by_side(phrases: &[&str]) -> String {
-    let a = |phrase: &str| match phrase.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        true => format!("an {phrase}"),
-        false => format!("a {phrase}"),
-    };
-    match phrases {
-        [left, right] => format!("{left} on the left and {} on the right", a(right)),
-        [left, center, right] => {
-            let [center, right] = [center, right].map(|phrase| a(phrase));
-            format!("{left} on the left, {center} in the center and {right} on the right")
-        }
-        other => other.join(" and "),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod area;
 mod draw;
 mod parse;
 mod place;
+mod said;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::picture;
 
 pub use area::Area;
 pub use place::{Placed, Shares};
+pub use said::{side_by_side, with_article};
 
 /// The most regions: one bit of a word each, and one for what no region covers.
 pub const MOST_REGIONS: usize = 31;

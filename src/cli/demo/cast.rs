@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, DirEntry, include_dir};
 use mixofshow::picture::Picture;
-use mixofshow::region::{Area, Layout, Region};
+use mixofshow::region::{Area, Layout, Region, side_by_side, with_article};
 use mixofshow::training::config::{Options as Given, Settings};
 
 use crate::cli::{Result, files};
@@ -116,13 +116,7 @@ pub fn sketch(path: &Path) -> Result<Option<Picture>> {
 
 /// Everybody in one sentence, from left to right, with the words that stand for them.
 fn sentence(phrases: &[String]) -> String {
-    match phrases {
-        [a, b] => format!("a {a} on the left and a {b} on the right {PLACE}"),
-        [a, b, c] => {
-            format!("a {a} on the left, a {b} in the center and a {c} on the right {PLACE}")
-        }
-        other => format!("{} {PLACE}", other.join(" and ")),
-    }
+    format!("{} {PLACE}", with_article(&side_by_side(phrases)))
 }
 
 impl Scene {

@@ -2,7 +2,7 @@
 
 use super::prompts::{Class, filled};
 use super::settings::Settings;
-use crate::region::{Area, Layout, Region};
+use crate::region::{Area, Layout, Region, side_by_side, with_article};
 
 /// One picture that is to be made.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,18 +108,7 @@ impl super::ConceptSettings {
 
 /// Everybody in one sentence, from left to right.
 fn sentence(phrases: &[String], place: &str) -> String {
-    let a = |phrase: &String| match phrase.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        true => format!("an {phrase}"),
-        false => format!("a {phrase}"),
-    };
-    let named: Vec<String> = phrases.iter().map(a).collect();
-    match &named[..] {
-        [a, b] => format!("{a} on the left and {b} on the right {place}"),
-        [a, b, c] => {
-            format!("{a} on the left, {b} in the center and {c} on the right {place}")
-        }
-        other => format!("{} {place}", other.join(" and ")),
-    }
+    format!("{} {place}", with_article(&side_by_side(phrases)))
 }
 
 #[cfg(test)]
