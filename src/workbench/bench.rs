@@ -1,20 +1,21 @@
 //! Kernels measured in turns at the same shapes, beside what the machine can do at most.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use naga::Module;
 use serde::Serialize;
 
-use super::check::{CheckOptions, check};
 use super::compare::Found;
 use super::device::{Bound, Content, Pipeline};
 use super::error::{Error, Result};
 use super::interface::{Interface, decoded, overrides};
-use super::on_device::contents;
+use super::on_device::{contents, too_much_memory};
 use super::source::{Settings, Source};
 use super::spec::{Fill, Reference, Shape, Spec};
-use super::statistics::{Difference, quantile};
-use super::trial::{Trial, Unfit, is_dangerous, tolerance};
+use super::statistics::{Difference, ENOUGH, part_of, quantile};
+use super::trial::{Trial, Unfit, tolerance};
+use super::trust::{Trust, trust};
 use crate::backend::wgpu::Gpu;
 
 /// How kernels are measured.
@@ -124,15 +125,41 @@ impl Contender {
     }
 }
 
-/// One contender at one shape, ready to run.
+/// One contender at one shape: all that a device needs of it.
+pub(super) struct Prepared {
+    name: String,
+    module: Module,
+    /// With the bounds checks that wgpu adds.
+    checked: bool,
+    trial: Trial,
+    interface: Interface,
+    contents: Vec<Content>,
+}
+
+/// One contender at one shape, compiled and bound.
 pub(super) struct Ready {
-    pub pipeline: Pipeline,
-    pub bound: Bound,
-    pub trial: Trial,
-    pub interface: Interface,
-    pub contents: Vec<Content>,
+    prepared: Rc<Prepared>,
+    pipeline: Pipeline,
+    bound: Bound,
     /// Dispatches of one measurement.
     pub times: usize,
+}
+
+impl Ready {
+    /// Compiles, and fills buffers.
+    fn new(gpu: &Arc<Gpu>, prepared: &Rc<Prepared>, times: usize) -> Result<Ready, String> {
+        let Prepared { name, module, checked, trial, interface, contents } = &**prepared;
+        let constants = overrides(&trial.numbers);
+        let pipeline = Pipeline::new(gpu, name, module, interface, &constants, *checked)?;
+        let bound = pipeline.bind(interface, contents)?;
+        Ok(Ready { prepared: prepared.clone(), pipeline, bound, times })
+    }
+
+    /// The same, its code and its buffers at other places of the machine's memory.
+    fn anew(&self, gpu: &Arc<Gpu>) -> Result<Ready> {
+        Ready::new(gpu, &self.prepared, self.times)
+            .map_err(|message| Error::Kernel { kernel: self.prepared.name.clone(), message })
+    }
 }
 
 /// The machine's own speed.
@@ -161,6 +188,9 @@ pub fn roofline(gpu: &Arc<Gpu>, clock: &Clock<'_>) -> Result<Roofline> {
     Ok(Roofline { flops, bytes, launch })
 }
 
+/// Parts of the rounds, each with code and buffers of its own.
+const PARTS: usize = 3;
+
 /// Makes a contender ready at a shape.
 pub(super) fn ready(
     gpu: &Arc<Gpu>,
@@ -188,43 +218,13 @@ pub(super) fn ready(
     if trial.grid.iter().any(|&count| count > most) {
         return Ok(Err(format!("{:?} workgroups, the device allows {most}", trial.grid)));
     }
-    let constants = overrides(&trial.numbers);
-    let pipeline = Pipeline::new(gpu, &source.name, &module, &interface, &constants, checked);
-    let pipeline = match pipeline {
-        Ok(pipeline) => pipeline,
-        Err(why) => return Ok(Err(why)),
-    };
+    if let Some(why) = too_much_memory(gpu, &wgsl.text, &trial) {
+        return Ok(Err(why));
+    }
     let contents = contents(&interface, spec, &trial).map_err(failed)?;
-    let bound = match pipeline.bind(&interface, &contents) {
-        Ok(bound) => bound,
-        Err(why) => return Ok(Err(why)),
-    };
-    Ok(Ok(Ready { pipeline, bound, trial, interface, contents, times: 1 }))
-}
-
-/// Whether a kernel may run without bounds checks: it was executed as it is written at small
-/// shapes, and stayed within its bindings.
-///
-/// # Errors
-/// An access out of bounds, or a loop that does not end: such a kernel is not run at all.
-pub(super) fn may_be_trusted(contender: &Contender, spec: &Spec) -> Result<bool> {
-    let mut small = spec.clone();
-    small
-        .shapes
-        .retain(|shape| shape.fill == Fill::Ordinary && !shape.huge && !shape.sizes.contains(&0));
-    let is_named = |shape: &Shape| ["ragged", "tiny"].contains(&shape.label.as_str());
-    if small.shapes.iter().any(is_named) {
-        small.shapes.retain(is_named);
-    }
-    small.shapes.truncate(2);
-    let settings = contender.settings.clone();
-    let options = CheckOptions { settings, ..CheckOptions::default() };
-    // What cannot be executed at all is told where it is compiled.
-    let Ok(report) = check(&contender.source, &small, &options) else { return Ok(false) };
-    match report.faults.iter().find(|fault| is_dangerous(fault.kind)) {
-        Some(fault) => Err(contender.source.failed(format!("it is not run: {fault}"))),
-        None => Ok(!report.shapes.is_empty()),
-    }
+    let name = source.name.clone();
+    let prepared = Prepared { name, module, checked, trial, interface, contents };
+    Ok(Ready::new(gpu, &Rc::new(prepared), 1))
 }
 
 /// How times are taken.
@@ -277,7 +277,7 @@ impl<'a> Timer<'a> {
             queue.write_buffer(buffer, 0, &vec![1; buffer.size() as usize]);
             self.gpu.flush()?;
         }
-        let grid = ready.trial.grid;
+        let grid = ready.prepared.trial.grid;
         let start = (self.clock.now)();
         let set = self.queries.as_ref().map(|(set, ..)| set);
         ready.pipeline.submit(&ready.bound, grid, times, set);
@@ -348,24 +348,22 @@ pub fn bench(
         measured: Vec::new(),
         notes: Vec::new(),
     };
-    let mut checked = Vec::new();
-    for contender in contenders {
-        let trusted = may_be_trusted(contender, spec)?;
-        if !trusted && !options.checked {
-            report.notes.push(format!(
-                "{}: cannot be executed as it is written, so it runs with bounds checks",
-                contender.name()
-            ));
-        }
-        checked.push(options.checked || !trusted);
-    }
     let of = shapes.len() * options.rounds;
     for (number, sizes) in shapes.iter().enumerate() {
         let told = spec.told(sizes);
         let mut all = Vec::new();
-        for (contender, &checked) in contenders.iter().zip(&checked) {
-            match ready(gpu, contender, spec, sizes, checked)? {
-                Ok(ready) => all.push((contender, ready, Vec::new())),
+        for contender in contenders {
+            let trust = match options.checked {
+                true => Trust::None,
+                false => trust(contender, spec, sizes)?,
+            };
+            match ready(gpu, contender, spec, sizes, trust == Trust::None)? {
+                Ok(ready) => {
+                    if let (false, Some(why)) = (options.checked, trust.told()) {
+                        report.notes.push(format!("{} at {told}: {why}", contender.name()));
+                    }
+                    all.push((contender, ready, Vec::new()));
+                }
                 Err(why) => {
                     report.notes.push(format!("left out: {} at {told}: {why}", contender.name()));
                 }
@@ -374,25 +372,41 @@ pub fn bench(
         for (_, ready, _) in &mut all {
             timer.warm_up(ready, options.least)?;
         }
-        // The first one once more: how far a kernel stands from itself is the noise.
+        // The first one once more, compiled and bound on its own: how far a kernel stands from
+        // itself is the noise.
+        let mut twin = match &all[..] {
+            [(_, first, _), _, ..] => Some(first.anew(gpu)?),
+            _ => None,
+        };
         let mut again = Vec::new();
+        let parts = if options.rounds < 3 * ENOUGH { 1 } else { PARTS };
         for round in 0..options.rounds {
+            // Where code and buffers happen to lie makes a kernel a little slower or faster.
+            if round > 0
+                && part_of(round, options.rounds, parts) > part_of(round - 1, options.rounds, parts)
+            {
+                for ready in all.iter_mut().map(|(_, ready, _)| ready).chain(&mut twin) {
+                    *ready = ready.anew(gpu)?;
+                    timer.time(ready, ready.times)?;
+                }
+            }
             if !tell(number * options.rounds + round, of) {
                 return Err(Error::Cancelled);
             }
             // Each goes first as often as any other: what warms the next one warms all alike.
-            let count = if all.len() > 1 { all.len() + 1 } else { all.len() };
+            let count = all.len() + usize::from(twin.is_some());
             for step in 0..count {
                 let forth = (round / count.max(1)) % 2 == 0;
                 let step = if forth { step } else { count - 1 - step };
                 match (step + round) % count {
-                    turn if turn == all.len() => {
-                        let (_, ready, _) = &all[0];
-                        again.push(timer.time(ready, ready.times)?);
-                    }
-                    turn => {
+                    turn if turn < all.len() => {
                         let (_, ready, samples) = &mut all[turn];
                         samples.push(timer.time(ready, ready.times)?);
+                    }
+                    _ => {
+                        if let Some(ready) = &twin {
+                            again.push(timer.time(ready, ready.times)?);
+                        }
                     }
                 }
             }
@@ -402,7 +416,8 @@ pub fn bench(
             let other = first.as_ref().filter(|_| index > 0);
             let error = error_of(gpu, spec, &contender.source, &ready)?;
             let one = measured(spec, contender, &ready, samples, &peak);
-            let difference = other.map(|other| Difference::beside(&one.samples, other, &again));
+            let difference =
+                other.map(|other| Difference::beside(&one.samples, other, &again, parts));
             report.measured.push(Measured { difference, error, ..one });
         }
     }
@@ -422,9 +437,10 @@ fn measured(
     samples: Vec<f64>,
     peak: &Roofline,
 ) -> Measured {
-    let sizes = &ready.trial.sizes;
+    let Prepared { trial, contents, .. } = &*ready.prepared;
+    let sizes = &trial.sizes;
     let flops = spec.flops_of(sizes);
-    let bytes = ready.contents.iter().filter(|content| !content.uniform);
+    let bytes = contents.iter().filter(|content| !content.uniform);
     let bytes = bytes.map(|content| content.bytes.len() as f64).sum();
     let median = quantile(&samples, 0.5);
     Measured {
@@ -449,22 +465,23 @@ pub(super) fn error_of(gpu: &Arc<Gpu>, spec: &Spec, source: &Source, ready: &Rea
     if matches!(spec.reference, Reference::Kernel(_)) {
         return Ok(0.0);
     }
-    ready.pipeline.refill(&ready.bound, &ready.contents);
-    ready.pipeline.submit(&ready.bound, ready.trial.grid, 1, None);
+    let Prepared { trial, interface, contents, .. } = &*ready.prepared;
+    ready.pipeline.refill(&ready.bound, contents);
+    ready.pipeline.submit(&ready.bound, trial.grid, 1, None);
     gpu.wait()?;
     let mut worst: f64 = 0.0;
     for (index, tensor) in spec.outputs().enumerate() {
-        let Some(bound) = ready.interface.find(&tensor.name) else { continue };
-        let extents = spec.extents(tensor, &ready.trial.sizes);
+        let Some(bound) = interface.find(&tensor.name) else { continue };
+        let extents = spec.extents(tensor, &trial.sizes);
         let width = extents.last().copied().unwrap_or(1).max(1);
-        let elements = spec.elements(tensor, &ready.trial.sizes);
+        let elements = spec.elements(tensor, &trial.sizes);
         let count = elements / width;
         let rows: Vec<usize> = match count <= ROWS {
             true => (0..count).collect(),
             false => (0..ROWS).map(|i| i * (count - 1) / (ROWS - 1)).collect(),
         };
         let (bytes, _) = ready.pipeline.read(&ready.bound, &tensor.name).map_err(failed)?;
-        let expected = spec.expected(index, &ready.trial.sizes, &ready.trial.inputs(), &rows)?;
+        let expected = spec.expected(index, &trial.sizes, &trial.inputs(), &rows)?;
         let values = decoded(&bytes, bound.stored, tensor.element, elements);
         let found = Found {
             name: &tensor.name,
@@ -473,8 +490,9 @@ pub(super) fn error_of(gpu: &Arc<Gpu>, spec: &Spec, source: &Source, ready: &Rea
             expected: &expected,
             values: &values,
             written: None,
+            in_part: false,
         };
-        let tolerance = tolerance(source, spec, &ready.interface, &ready.trial.sizes);
+        let tolerance = tolerance(source, spec, interface, &trial.sizes);
         let verdict = found.verdict(tolerance);
         worst = worst.max(verdict.worst.map_or(0.0, |worst| worst.share));
     }

@@ -13,6 +13,7 @@ pub(super) fn transposed(
     rows_of: &[Vec<usize>],
     outputs: &[Output],
     tolerance: Tolerance,
+    in_part: bool,
 ) -> Option<String> {
     if matches!(spec.reference, Reference::Kernel(_)) {
         return None;
@@ -44,6 +45,7 @@ pub(super) fn transposed(
                 expected: &expected,
                 values: &output.values,
                 written: Some(&output.written),
+                in_part,
             };
             found.verdict(tolerance).faults.is_empty()
         });

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use half::f16;
 use naga::{AddressSpace, Handle, Module, ScalarKind, StorageAccess, Type, TypeInner};
 
+use super::rounding::Rounding;
 use super::spec::{Element, Spec};
 
 /// Elements of a binding in memory.
@@ -63,10 +64,10 @@ impl Bound {
 pub(super) struct Interface {
     pub bindings: Vec<Bound>,
     pub uniforms: Vec<Uniforms>,
-    /// f16 is computed with.
+    /// f16 is in memory.
     pub halves: bool,
-    /// f16 is made of f32, if only to be stored.
-    pub packs: bool,
+    /// Where f16 is rounded to.
+    pub rounding: Rounding,
     pub cooperative: bool,
 }
 
@@ -118,7 +119,7 @@ impl Interface {
         }
         let mut interface = Interface {
             halves: super::interpreter::has_halves(module),
-            packs: packs(module),
+            rounding: Rounding::of(module),
             ..Interface::default()
         };
         interface.cooperative = module
@@ -225,24 +226,10 @@ impl Interface {
         spec.outputs().any(half)
     }
 
-    /// Whether a tensor's numbers are held in f16, or computed with in it.
+    /// Whether a tensor's numbers may be held in f16, or computed with in it.
     pub fn rounds(&self) -> bool {
-        self.halves || self.packs
+        self.halves || self.rounding > Rounding::None
     }
-}
-
-/// Whether f32 is made f16 somewhere.
-fn packs(module: &Module) -> bool {
-    use naga::{Expression, MathFunction};
-    let makes = |expression: &Expression| {
-        matches!(
-            expression,
-            Expression::Math { fun: MathFunction::Pack2x16float | MathFunction::QuantizeToF16, .. }
-        )
-    };
-    let entries = module.entry_points.iter().map(|entry| &entry.function);
-    let mut all = entries.chain(module.functions.iter().map(|(_, function)| function));
-    all.any(|function| function.expressions.iter().any(|(_, own)| makes(own)))
 }
 
 impl Uniforms {

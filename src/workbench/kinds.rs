@@ -1,6 +1,7 @@
 //! What kernels are usually written for: each kind's tensors by name, and its result in f64.
 
 use super::expected::Expected;
+use super::spec::Exponents;
 
 /// Computes a row, given sizes, inputs, numbers, and which.
 pub(super) type Row = fn(&[usize], &[&[f64]], &[f64], usize, &mut [Expected]);
@@ -29,6 +30,8 @@ pub(super) struct Kind {
     pub wide_half: f64,
     /// Sums of products, which f16 holds only if terms cancel each other.
     pub cancels: bool,
+    /// Where numbers are taken the exponentials of, if they are.
+    pub exponents: Option<Exponents>,
     /// Those of the models' networks.
     pub sd15: &'static [&'static [usize]],
     pub sdxl: &'static [&'static [usize]],
@@ -53,12 +56,14 @@ pub(super) const KINDS: [Kind; 7] = [
             ("tiny", &[1, 1, 1]),
             ("one row", &[1, 64, 48]),
             ("deep", &[3, 300, 5]),
+            ("very deep", &[2, 2600, 3]),
             ("no rows", &[0, 16, 16]),
             ("huge", &[515, 300, 259]),
         ],
         wide: 300.0,
         wide_half: 200.0,
         cancels: true,
+        exponents: None,
         sd15: &[
             &[4096, 320, 320],
             &[4096, 320, 2560],
@@ -95,6 +100,7 @@ pub(super) const KINDS: [Kind; 7] = [
         wide: 300.0,
         wide_half: 250.0,
         cancels: true,
+        exponents: None,
         sd15: &[
             &[1, 64, 64, 320, 320],
             &[1, 32, 32, 640, 640],
@@ -124,12 +130,14 @@ pub(super) const KINDS: [Kind; 7] = [
             ("tiny", &[1, 1, 1, 1, 4]),
             ("one key", &[1, 9, 1, 1, 8]),
             ("a prompt", &[1, 20, 77, 2, 8]),
+            ("deep heads", &[1, 9, 11, 1, 160]),
             ("no tokens", &[1, 0, 7, 1, 8]),
             ("huge", &[1, 300, 333, 2, 40]),
         ],
         wide: 10.0,
         wide_half: 10.0,
         cancels: false,
+        exponents: Some(Exponents::Scores),
         sd15: &[
             &[1, 4096, 4096, 8, 40],
             &[1, 1024, 1024, 8, 80],
@@ -164,6 +172,7 @@ pub(super) const KINDS: [Kind; 7] = [
         wide: 300.0,
         wide_half: 300.0,
         cancels: false,
+        exponents: None,
         sd15: &[&[1, 4096, 320, 32], &[1, 1024, 640, 32], &[1, 256, 1280, 32]],
         sdxl: &[&[1, 16384, 320, 32], &[1, 4096, 640, 32], &[1, 1024, 1280, 32]],
     },
@@ -181,6 +190,7 @@ pub(super) const KINDS: [Kind; 7] = [
         wide: 300.0,
         wide_half: 300.0,
         cancels: false,
+        exponents: None,
         sd15: &[&[4096, 320], &[1024, 640], &[256, 1280], &[77, 768]],
         sdxl: &[&[4096, 640], &[1024, 1280], &[77, 1280]],
     },
@@ -198,6 +208,7 @@ pub(super) const KINDS: [Kind; 7] = [
         wide: 300.0,
         wide_half: 200.0,
         cancels: false,
+        exponents: None,
         sd15: &[&[4096, 1280], &[1024, 2560], &[256, 5120]],
         sdxl: &[&[4096, 2560], &[1024, 5120]],
     },
@@ -215,15 +226,17 @@ pub(super) const KINDS: [Kind; 7] = [
         wide: 300.0,
         wide_half: 300.0,
         cancels: false,
+        exponents: Some(Exponents::Rows),
         sd15: &[&[4096, 77], &[4096, 1024], &[1024, 1024]],
         sdxl: &[&[4096, 77], &[4096, 4096]],
     },
 ];
 
-const ROWS: [(&str, &[usize]); 7] = [
+const ROWS: [(&str, &[usize]); 8] = [
     ("ordinary", &[8, 64]),
     ("ragged", &[7, 37]),
     ("wide", &[3, 300]),
+    ("very wide", &[2, 5121]),
     ("tiny", &[1, 1]),
     ("long", &[130, 5]),
     ("no rows", &[0, 16]),

@@ -204,6 +204,7 @@ fn described(name: String, file: &File, reference: Option<Source>) -> Result<Spe
         wide: 300.0,
         wide_half: 300.0,
         cancels: false,
+        exponents: None,
     };
     for shape in &spec.shapes {
         if let Some(problem) = spec.too_large(&shape.sizes) {

@@ -22,12 +22,14 @@ mod on_device;
 mod reference;
 mod report;
 mod rewritten;
+mod rounding;
 mod shipped;
 mod show;
 mod source;
 mod spec;
 mod statistics;
 mod trial;
+mod trust;
 mod tune;
 
 pub use bench::{BenchOptions, BenchReport, Clock, Contender, Measured, Roofline, bench, roofline};

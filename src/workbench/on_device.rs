@@ -11,7 +11,7 @@ use super::hints::in_a_line;
 use super::interface::{Interface, overrides};
 use super::rewritten::shuffled;
 use super::spec::Spec;
-use super::trial::Trial;
+use super::trial::{Trial, interpreter};
 use crate::backend::wgpu::Gpu;
 
 /// How it ended.
@@ -165,4 +165,12 @@ pub(super) fn contents(
         contents.push(Content { name: uniforms.name.clone(), bytes, uniform: true });
     }
     Ok(contents)
+}
+
+/// Why a device does not have the workgroup memory that a kernel takes; none where it has.
+pub(super) fn too_much_memory(gpu: &Gpu, wgsl: &str, trial: &Trial) -> Option<String> {
+    let bytes = interpreter(wgsl, &trial.numbers).ok()?.workgroup_bytes();
+    let most = gpu.limits().max_compute_workgroup_storage_size;
+    (bytes > u64::from(most))
+        .then(|| format!("{bytes} bytes of workgroup memory, {} has {most}", gpu.name()))
 }

@@ -37,7 +37,8 @@ pub(super) fn by_kernel(
     };
     let numbers = numbers(other, spec, &none, &trial.sizes)?;
     let machine = interpreter(&wgsl.text, &numbers).map_err(|Refusal(why)| failed(why))?;
-    let options = Options { subgroup: 32, overflow: false, most: MOST, rounds: MOST };
+    let options =
+        Options { subgroup: 32, overflow: false, most: MOST, rounds: MOST, corners: false };
     let (outputs, executed) =
         trial.interpret(&machine, &interface, spec, options).map_err(|Refusal(why)| failed(why))?;
     if executed.end != End::Whole {

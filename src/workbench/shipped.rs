@@ -413,7 +413,8 @@ impl<'a> Lowered<'a> {
             bindings.push(Binding { name, region: all.len(), offset: 0, size, input: true });
             all.push(Region::new(bytes, false, true));
         }
-        let options = Options { subgroup: 32, overflow: true, most: MOST, rounds: ROUNDS };
+        let options =
+            Options { subgroup: 32, overflow: true, most: MOST, rounds: ROUNDS, corners: false };
         let done = interpreter.run(&mut all, &bindings, grid, options, next);
         for (own, back) in memory.iter_mut().zip(all) {
             *own = back;
@@ -434,7 +435,7 @@ impl<'a> Lowered<'a> {
     ) -> Result<()> {
         let expected = self.graph.evaluate(&case.outputs, inputs, &self.source)?;
         let of_scale = f64::from(self.tolerance.unwrap_or(f32::INFINITY));
-        let tolerance = Tolerance { of_scale, least: 1e-37 };
+        let tolerance = Tolerance { of_scale, of_value: 0.0, least: 1e-37 };
         for (&tensor, expected) in case.outputs.iter().zip(&expected) {
             let Some((bytes, written)) = self.output(tensor, memory) else { continue };
             use super::interface::Stored;
@@ -455,6 +456,7 @@ impl<'a> Lowered<'a> {
                 expected: &rows,
                 values: &values,
                 written: self.tolerance.is_some().then_some(&written[..]),
+                in_part: false,
             };
             let verdict = found.verdict(tolerance);
             let meant = verdict.faults.iter().filter(|_| self.tolerance.is_some());

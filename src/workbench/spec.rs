@@ -44,6 +44,21 @@ pub(super) enum Fill {
     Infinite,
     /// Numbers below f32's normal ones.
     Denormal,
+    /// Exponents around -200 in all rows.
+    Below,
+    /// Exponents around -200, 200 and 0 in rows that follow each other.
+    Apart,
+    /// Scores that f16 holds once they are scaled, not before.
+    Scores,
+}
+
+/// Where exponents of a softmax stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exponents {
+    /// In the rows of the first input.
+    Rows,
+    /// In the products of the rows of the first two.
+    Scores,
 }
 
 /// Sizes to try, and with what.
@@ -83,6 +98,7 @@ pub struct Spec {
     pub(super) wide: f64,
     pub(super) wide_half: f64,
     pub(super) cancels: bool,
+    pub(super) exponents: Option<Exponents>,
 }
 
 /// Names of the kinds of kernels that are known.
@@ -143,6 +159,13 @@ impl Spec {
             ] {
                 shapes.push(shape(label, sizes, fill));
             }
+            if kind.exponents.is_some() {
+                shapes.push(shape("rows far below 0", sizes, Fill::Below));
+                shapes.push(shape("rows far apart", sizes, Fill::Apart));
+            }
+            if kind.exponents == Some(Exponents::Scores) {
+                shapes.push(shape("large scores", sizes, Fill::Scores));
+            }
             if kind.name.ends_with("_norm") {
                 shapes.push(shape("a large mean", sizes, Fill::Shifted));
             }
@@ -160,6 +183,7 @@ impl Spec {
             wide: kind.wide,
             wide_half: kind.wide_half,
             cancels: kind.cancels,
+            exponents: kind.exponents,
         })
     }
 

@@ -38,8 +38,9 @@ pub const ENOUGH: usize = 9;
 
 impl Difference {
     /// Of triples that were measured one right after the other: this, the other, and the other
-    /// once more.
-    pub fn beside(this: &[f64], other: &[f64], again: &[f64]) -> Difference {
+    /// once more, in so many parts of about as many rounds, between which something was changed
+    /// that should not count.
+    pub fn beside(this: &[f64], other: &[f64], again: &[f64], parts: usize) -> Difference {
         let own = Difference::of(again, other);
         let mut found = Difference::of(this, other);
         found.noise = own.interval.iter().map(|bound| bound.ln().abs()).fold(0.0, f64::max);
@@ -48,7 +49,8 @@ impl Difference {
         found.significant = a.significant
             && b.significant
             && (a.ratio > 1.0) == (b.ratio > 1.0)
-            && found.ratio.ln().abs() > found.noise;
+            && found.ratio.ln().abs() > found.noise
+            && in_each_part(this, other, again, parts, found.ratio > 1.0);
         found
     }
 
@@ -84,6 +86,24 @@ impl Difference {
             true => format!("{:.1} % faster ({low:+.1} to {high:+.1} %)", -by),
         }
     }
+}
+
+/// Which of `parts` a round is in.
+pub(super) fn part_of(round: usize, rounds: usize, parts: usize) -> usize {
+    round * parts / rounds.max(1)
+}
+
+/// Whether each part by itself says the same, by at least half of what is told at all.
+fn in_each_part(this: &[f64], other: &[f64], again: &[f64], parts: usize, is_slower: bool) -> bool {
+    let rounds = this.len().min(other.len()).min(again.len());
+    (0..parts).all(|part| {
+        let logs: Vec<f64> = (0..rounds)
+            .filter(|&round| part_of(round, rounds, parts) == part)
+            .map(|round| (this[round] / (other[round] * again[round]).sqrt()).ln())
+            .collect();
+        let by = quantile(&logs, 0.5) * if is_slower { 1.0 } else { -1.0 };
+        by > LEAST / 2.0
+    })
 }
 
 /// Two-sided probability that values are symmetric about 0, by the ranks of their magnitudes.
@@ -149,7 +169,7 @@ mod tests {
         let told = (0..200)
             .filter(|run| {
                 let [a, b, c] = ["a", "b", "c"].map(|name| times(&format!("{name}{run}"), 1.0));
-                Difference::beside(&a, &b, &c).significant
+                Difference::beside(&a, &b, &c, 3).significant
             })
             .count();
         assert!(told <= 2, "{told} of 200");
@@ -161,7 +181,7 @@ mod tests {
             .filter(|run| {
                 let a = times(&format!("a{run}"), 1.03);
                 let [b, c] = ["b", "c"].map(|name| times(&format!("{name}{run}"), 1.0));
-                let found = Difference::beside(&a, &b, &c);
+                let found = Difference::beside(&a, &b, &c, 3);
                 found.significant && (found.ratio - 1.03).abs() < 0.015
             })
             .count();
@@ -174,7 +194,7 @@ mod tests {
         let pairs = |count: usize| {
             let slow: Vec<f64> = (0..count).map(|i| 10.0 + 0.01 * i as f64).collect();
             let fast: Vec<f64> = (0..count).map(|i| 1.0 + 0.001 * (i as f64).sin()).collect();
-            Difference::beside(&fast, &slow, &slow)
+            Difference::beside(&fast, &slow, &slow, 1)
         };
         let few = pairs(ENOUGH - 1);
         assert!(!few.significant && few.told().starts_with("too few rounds"), "{}", few.told());

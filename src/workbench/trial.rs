@@ -5,8 +5,9 @@ use super::error::Result;
 use super::fault::FaultKind;
 use super::interface::{Interface, decoded, encoded, overrides, rounded};
 use super::interpreter::{Binding, Executed, Interpreter, Options, Refusal, Region};
+use super::rounding::Rounding;
 use super::source::{Settings, Source};
-use super::spec::{Element, Fill, Shape, Spec, Tensor, noise};
+use super::spec::{Element, Exponents, Fill, Shape, Spec, Tensor, noise};
 
 /// Everything about one shape but the results.
 pub(super) struct Trial {
@@ -108,7 +109,6 @@ impl Trial {
             Fill::Wide if interface.holds_halves(spec) => Fill::WideHalf,
             other => other,
         };
-        let first = spec.inputs().position(|tensor| tensor.element == Element::Float);
         let inputs = spec
             .inputs()
             .enumerate()
@@ -117,7 +117,7 @@ impl Trial {
                     .find(&tensor.name)
                     .is_some_and(|bound| bound.stored.is_half(tensor.element))
                     || interface.rounds();
-                filled(spec, tensor, &sizes, fill, Some(index) == first, half)
+                filled(spec, index, tensor, &sizes, fill, half)
             })
             .collect();
         Ok(Trial { sizes, numbers, grid, inputs })
@@ -198,14 +198,15 @@ impl Trial {
 /// The values of an input.
 fn filled(
     spec: &Spec,
+    index: usize,
     tensor: &Tensor,
     sizes: &[usize],
     fill: Fill,
-    first: bool,
     half: bool,
 ) -> Vec<f64> {
     let count = spec.elements(tensor, sizes);
     let name = &tensor.name;
+    let first = spec.inputs().position(|tensor| tensor.element == Element::Float) == Some(index);
     let width = spec.extents(tensor, sizes).last().copied().unwrap_or(1).max(1);
     if tensor.element == Element::Index {
         return (0..count).map(|i| ((noise(name, i) + 1.0) * 4.0).floor()).collect();
@@ -218,6 +219,9 @@ fn filled(
             Fill::WideHalf => noise * spec.wide_half,
             Fill::Shifted if first => 2000.0 + noise * 2.0,
             Fill::Denormal => noise * 2e-39,
+            Fill::Below | Fill::Apart | Fill::Scores => {
+                heights(spec, fill, index, sizes, i / width, noise)
+            }
             _ => noise * 2.0,
         }
     };
@@ -232,6 +236,34 @@ fn filled(
         }
     }
     values
+}
+
+/// Of input number `index` and its row `row`: what puts the exponents of a softmax somewhere else
+/// than around 0.
+fn heights(spec: &Spec, fill: Fill, index: usize, sizes: &[usize], row: usize, noise: f64) -> f64 {
+    // So that whoever takes another row's greatest, or 0, is left with 0 / 0 or an infinity.
+    let height = match fill {
+        Fill::Below => -200.0,
+        _ => [-200.0, 200.0, 0.0][row % 3],
+    };
+    let depth = match (spec.exponents, spec.sizes.iter().position(|name| name == "depth")) {
+        (Some(Exponents::Scores), Some(at)) => sizes[at].max(1) as f64,
+        _ if index == 0 => return height + noise * 2.0,
+        _ => return noise * 2.0,
+    };
+    // q k^T: so large that f16 holds it only once it is scaled.
+    let product = if fill == Fill::Scores { 80_000.0 } else { height * depth.sqrt() };
+    let each = (product.abs() / depth).sqrt();
+    match index {
+        0 if product == 0.0 => noise * 2.0,
+        0 => product.signum() * each * (0.95 + 0.05 * noise),
+        1 => match fill {
+            Fill::Scores => each * (0.95 + 0.05 * noise),
+            // The same for all rows.
+            _ => (200.0 / depth.sqrt()).sqrt() * (0.95 + 0.05 * noise),
+        },
+        _ => noise * 2.0,
+    }
 }
 
 /// Factors whose products are large, one half of each row's sum against the other: the first's are
@@ -258,16 +290,29 @@ pub(super) fn tolerance(
 ) -> Tolerance {
     let sizes: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();
     let terms = spec.terms.number(&sizes).max(1.0);
+    // Rounding of each term in f32, in whichever order.
+    let single = (16.0 + terms) / f64::from(1 << 23);
+    // Of one rounding to f16, up or down.
+    const HALF: f64 = 1.0 / 1024.0;
     let held = interface.holds_halves(spec);
-    let of_scale = match (source.tolerance, interface.halves) {
-        (Some(given), _) => given,
-        (None, true) => (4.0 + 2.0 * terms.sqrt()) / 1024.0,
-        (None, false) if interface.packs || held => 4.0 / 1024.0,
-        // Rounding of each term, in whichever order.
-        (None, false) => (16.0 + terms) / f64::from(1 << 23),
+    let (of_scale, of_value) = match (source.tolerance, interface.rounding) {
+        (Some(given), _) => (given, 0.0),
+        (None, Rounding::Computed) => ((4.0 + 2.0 * terms.sqrt()) * HALF, 0.0),
+        // Terms that were kept, and the factors that they come of.
+        (None, Rounding::Held) => (single + 2.0 * HALF, HALF),
+        (None, Rounding::Stored) => (single, HALF),
+        (None, Rounding::None) if held => (single, HALF),
+        (None, Rounding::None) => (single, 0.0),
     };
-    // Denormals may be taken for zero.
-    Tolerance { of_scale, least: 1.2e-38 * terms }
+    // f32's denormals may be taken for zero; f16's steps are as wide.
+    const STEP: f64 = 6e-8;
+    let least = match interface.rounding {
+        Rounding::Computed | Rounding::Held => STEP * terms,
+        Rounding::Stored => STEP,
+        Rounding::None if held => STEP,
+        Rounding::None => 1.2e-38 * terms,
+    };
+    Tolerance { of_scale, of_value, least }
 }
 
 /// The subgroups that a kernel is executed with.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::bench::{Clock, Contender, Ready, Timer, error_of, may_be_trusted, ready};
+use super::bench::{Clock, Contender, Ready, Timer, error_of, ready};
 use super::error::{Error, Result};
 use super::source::{Setting, Settings, Source};
 use super::spec::Spec;
 use super::statistics::{Difference, quantile};
+use super::trust::{Trust, trust};
 use crate::backend::wgpu::Gpu;
 
 /// A kernel whose forms are tried.
@@ -93,9 +94,13 @@ struct Own<'a> {
     source: &'a Source,
     spec: &'a Spec,
     timer: &'a Timer<'a>,
-    /// Forms that were executed as they are written, and whether they may be trusted.
-    trusted: RefCell<Vec<(Settings, Result<bool, String>)>>,
+    /// Forms that were executed as they are written at some sizes, and whether they may run
+    /// without bounds checks.
+    trusted: RefCell<Vec<Trusted>>,
 }
+
+/// A form, sizes, and what is known of the two.
+type Trusted = (Settings, Vec<usize>, Result<Trust, String>);
 
 struct OwnForm<'a> {
     gpu: &'a Arc<Gpu>,
@@ -126,20 +131,20 @@ impl<'a> Subject for Own<'a> {
         let contender = Contender { source: self.source.clone(), settings: settings.clone() };
         let &Own { gpu, source, spec, timer, .. } = self;
         let mut known = self.trusted.borrow_mut();
-        let found = known.iter().find(|(known, _)| known == settings);
-        let trusted = match found {
-            Some((_, trusted)) => trusted.clone(),
+        let found = known.iter().find(|(form, at, _)| form == settings && at == sizes);
+        let trust = match found {
+            Some((.., trust)) => trust.clone(),
             None => {
-                let trusted = may_be_trusted(&contender, spec).map_err(|error| error.to_string());
-                known.push((settings.clone(), trusted.clone()));
-                trusted
+                let trust = trust(&contender, spec, sizes).map_err(|error| error.to_string());
+                known.push((settings.clone(), sizes.to_vec(), trust.clone()));
+                trust
             }
         };
-        let trusted = match trusted {
-            Ok(trusted) => trusted,
+        let trust = match trust {
+            Ok(trust) => trust,
             Err(why) => return Ok(Err(why)),
         };
-        match ready(gpu, &contender, spec, sizes, !trusted)? {
+        match ready(gpu, &contender, spec, sizes, trust == Trust::None)? {
             Ok(mut ready) => {
                 timer.warm_up(&mut ready, 0.005)?;
                 Ok(Ok(Box::new(OwnForm { gpu, source, spec, timer, ready })))
@@ -317,7 +322,7 @@ pub(super) fn search(
                 sizes: subject.told(sizes),
                 before: quantile(&base, 0.5),
                 after: quantile(samples, 0.5),
-                difference: Difference::beside(samples, &base, &again),
+                difference: Difference::beside(samples, &base, &again, 1),
             });
         }
     }

@@ -254,20 +254,169 @@ fn nothing_dangerous_is_measured() {
     let now = || start.elapsed().as_secs_f64();
     let clock = Clock { name: "elapsed time", now: &now };
     let spec = Spec::kind("matmul").unwrap();
-    let measure = |text: &str| {
+    let measure = |text: &str, sizes: [usize; 3]| {
         let source = Source::new("it.wgsl", text).unwrap();
         let contenders = [Contender { source, settings: Settings::new() }];
         let options = BenchOptions { rounds: 1, least: 0.0, ..BenchOptions::default() };
-        bench(&gpu, &contenders, &spec, &[vec![8, 8, 8]], &options, &clock, &mut |_, _| true)
+        bench(&gpu, &contenders, &spec, &[sizes.to_vec()], &options, &clock, &mut |_, _| true)
     };
-    measure(MATMUL).unwrap();
+    measure(MATMUL, [8, 8, 8]).unwrap();
     let beyond = with(MATMUL, &[(" || id.x >= sizes.columns", "")]);
+    // Only where it was asked for: full tiles are all there is.
+    measure(&beyond, [8, 8, 8]).unwrap();
     for (text, says) in [
         (beyond, "it is not run: out-of-bounds"),
         (with(MATMUL, &[("k++", "k += 0u")]), "it is not run: endless"),
         (SOFTMAX.to_string(), "none of those of matmul"),
+        // Right at all shapes of the kind.
+        (kept_rows(), "it is not run: out-of-bounds"),
     ] {
-        let said = measure(&text).unwrap_err().to_string();
+        let said = measure(&text, [9, 7000, 9]).unwrap_err().to_string();
         assert!(said.contains(says), "{said}");
     }
+    let large = with(
+        MATMUL,
+        &[
+            ("@compute", "var<workgroup> much: array<f32, 60000>;\n@compute"),
+            ("  var sum = 0.0;", "  much[id.x] = 1.0;\n  var sum = 0.0;"),
+        ],
+    );
+    let said = measure(&large, [8, 8, 8]).unwrap_err().to_string();
+    assert!(said.contains("240000 bytes of workgroup memory"), "{said}");
+}
+
+/// A matmul whose rows of `a` go into a vector that holds 3000 numbers.
+fn kept_rows() -> String {
+    with(
+        MATMUL,
+        &[
+            ("  var sum = 0.0;", "  var kept: array<f32, 3000>;\n  var sum = 0.0;"),
+            ("k++) {\n", "k++) {\n    kept[k] = a[id.y * sizes.inner + k];\n"),
+            ("f32(a[id.y * sizes.inner + k])", "kept[k]"),
+        ],
+    )
+}
+
+/// Shapes that are asked for are looked at beside the kind's own.
+#[test]
+fn asked_shapes_are_looked_at() {
+    let source = Source::new("it.wgsl", &kept_rows()).unwrap();
+    let spec = Spec::kind("matmul").unwrap();
+    let look = |shapes| {
+        let options = CheckOptions { shapes, ..CheckOptions::default() };
+        check(&source, &spec, &options).unwrap()
+    };
+    let report = look(vec![vec![3, 2999, 5]]);
+    assert!(report.passed(), "{}", told(&report));
+    assert!(report.shapes.iter().any(|shape| shape.label == "asked for"));
+    let report = look(vec![vec![300, 3001, 5]]);
+    assert!(fault(&report, "out-of-bounds write").contains("rows 300, inner 3001"));
+}
+
+/// Exponents far from 0, and rows that are far from each other.
+#[test]
+fn whose_maximum_is_another_one() {
+    let single = with(
+        SOFTMAX,
+        &[("enable f16;\n", ""), ("f16", "f32"), ("f32(f32(", "(("), ("-6e4h", "-3e38")],
+    );
+    is_right(&single);
+    is_right(SOFTMAX);
+    let from_zero = checked(&with(&single, &[("-3e38", "0.0")]));
+    assert!(fault(&from_zero, "not finite").contains("rows far below 0"));
+    let first = "peak = max(peak, x[start + c]);";
+    let others = checked(&with(&single, &[(first, "peak = max(peak, x[c]);")]));
+    assert!(fault(&others, "not finite").contains("rows far apart"));
+}
+
+/// Scores that f16 does not hold before they are scaled.
+#[test]
+fn scores_in_f16() {
+    let attention = "enable f16;
+//% kind attention
+//% dispatch [ceil(tokens / 16), heads, batch]
+//% needs depth <= 40
+struct Sizes { batch: u32, tokens: u32, keys: u32, heads: u32, depth: u32, scale: f32 }
+@group(0) @binding(0) var<uniform> s: Sizes;
+@group(0) @binding(1) var<storage, read> q: array<f32>;
+@group(0) @binding(2) var<storage, read> k: array<f32>;
+@group(0) @binding(3) var<storage, read> v: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(16)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= s.tokens) { return; }
+  let width = s.heads * s.depth;
+  let at = (id.z * s.tokens + id.x) * width + id.y * s.depth;
+  var sum: array<f32, 40>;
+  var peak = -3e38;
+  var total = 0.0;
+  for (var j = 0u; j < s.keys; j++) {
+    let key = (id.z * s.keys + j) * width + id.y * s.depth;
+    var score = 0.0h;
+    for (var i = 0u; i < s.depth; i++) { score += f16(q[at + i] * s.scale) * f16(k[key + i]); }
+    let next = max(peak, f32(score));
+    let old = exp(peak - next);
+    let weight = exp(f32(score) - next);
+    total = total * old + weight;
+    for (var i = 0u; i < s.depth; i++) { sum[i] = sum[i] * old + weight * v[key + i]; }
+    peak = next;
+  }
+  for (var i = 0u; i < s.depth; i++) { y[at + i] = sum[i] / total; }
+}
+";
+    is_right(attention);
+    let late = with(
+        attention,
+        &[
+            ("q[at + i] * s.scale", "q[at + i]"),
+            (
+                "let next = max(peak, f32(score));",
+                "let scaled = f32(score) * s.scale;\n    let next = max(peak, scaled);",
+            ),
+            ("exp(f32(score) - next)", "exp(scaled - next)"),
+        ],
+    );
+    let report = checked(&late);
+    assert!(fault(&report, "f16 overflow").contains("large scores"), "{}", told(&report));
+    assert_eq!(report.faults[0].line, Some(22), "{}", told(&report));
+}
+
+/// f16 that only values without a variable have; a fault that f16's rounding must not hide.
+#[test]
+fn how_far_f16_may_be_off() {
+    let single = "enable f16;
+//% kind softmax
+//% dispatch [rows]
+struct Sizes { rows: u32, columns: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(1)
+fn main(@builtin(workgroup_id) id: vec3<u32>) {
+  let start = id.x * sizes.columns;
+  var peak = -3e38;
+  for (var c = 0u; c < sizes.columns; c++) { peak = max(peak, x[start + c]); }
+  var sum = 0.0;
+  for (var c = 0u; c < sizes.columns; c++) {
+    let weight: f16 = exp(f16(x[start + c] - peak));
+    sum += f32(weight);
+  }
+  for (var c = 0u; c < sizes.columns; c++) { y[start + c] = exp(x[start + c] - peak) / sum; }
+}
+";
+    is_right(single);
+    let stored = with(
+        single,
+        &[
+            ("y: array<f32>", "y: array<f16>"),
+            (
+                "let weight: f16 = exp(f16(x[start + c] - peak));",
+                "let weight = exp(x[start + c] - peak);",
+            ),
+            ("= exp(x[start + c] - peak) / sum;", "= f16(exp(x[start + c] - peak) / sum);"),
+        ],
+    );
+    is_right(&stored);
+    let off = checked(&with(&stored, &[("/ sum)", "/ sum * 1.004)")]));
+    fault(&off, "wrong values");
 }

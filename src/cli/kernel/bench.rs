@@ -23,7 +23,8 @@ use crate::cli::{Failure, interrupt, values};
 /// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
 /// where the device is a software driver. Results are compared with the reference, too: a kernel
 /// that is wrong says so, and the exit code is 1. Before that each is executed as it is written at
-/// a small shape: one that leaves its bindings, or does not end, is not run. Without a card, name a
+/// the shapes, at the corners of the grid and in its middle: one that leaves its bindings there, or
+/// does not end, is not run. Without a card, name a
 /// software driver in --adapter.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -59,13 +60,21 @@ pub struct Options {
     html: Option<PathBuf>,
 }
 
-/// The shapes that were asked for.
+/// The shapes that were asked for, or those that suit the device.
 pub fn shapes(asked: Option<&str>, spec: &Spec, gpu: &Gpu) -> Result<Vec<Vec<usize>>> {
     let default = if gpu.is_software() { "small" } else { "sd15" };
-    let asked = asked.unwrap_or(default);
-    if let Some(shapes) =
-        spec.shapes_of(asked).or_else(|| spec.shapes_of("small").filter(|_| asked == default))
-    {
+    match asked {
+        Some(asked) => named_shapes(asked, spec),
+        None => match spec.shapes_of(default).or_else(|| spec.shapes_of("small")) {
+            Some(shapes) => Ok(shapes),
+            None => named_shapes(default, spec),
+        },
+    }
+}
+
+/// Shapes by the name of their set, from a file, or as they are written.
+pub fn named_shapes(asked: &str, spec: &Spec) -> Result<Vec<Vec<usize>>> {
+    if let Some(shapes) = spec.shapes_of(asked) {
         return Ok(shapes);
     }
     let text = match Path::new(asked).exists() {

@@ -8,6 +8,7 @@ use mixofshow::backend::wgpu::Gpu;
 use mixofshow::counted;
 use mixofshow::workbench::{CheckOptions, CheckReport, Source, check, check_shipped};
 
+use super::bench::named_shapes;
 use super::{Global, Result, Terminal, Wanted, adapter, is_own, source};
 use crate::cli::Failure;
 use crate::cli::progress::Progress;
@@ -20,7 +21,8 @@ use crate::cli::progress::Progress;
 /// inputs that are written, f16 that overflows, endless loops, and dependence on the size of
 /// subgroups (executed with 8 to 128 lanes; with cooperative matrices with 32). Results are compared with a reference in f64 at ordinary, ragged, tiny, empty and
 /// large shapes, with numbers large and small, NaN, infinities and denormals; the worst error is
-/// told with its index. On a graphics adapter the kernel runs, too: twice, and with its workgroups
+/// told with its index; softmax and attention also with rows far below 0, far from each other, and
+/// with large scores. On a graphics adapter the kernel runs, too: twice, and with its workgroups
 /// in another order, between guards. Without a card, name a software driver in --adapter for that.
 ///
 /// A kernel binds the tensors of its kind by their names (docs/kernels.md), and its header says how
@@ -40,6 +42,11 @@ pub struct Options {
     /// Only at shapes whose name contains this: ordinary, ragged, huge, NaN ...
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Shapes to look at, too: sd15, sdxl, one or more such as 4096x320x320 (the kind's sizes in
+    /// order), or a file of them, one a line; of large ones the workgroups at the corners and in
+    /// the middle are executed
+    #[arg(long, value_name = "SHAPES", conflicts_with = "shipped")]
+    shapes: Option<String>,
     /// Print JSON: for each kernel its shapes, faults and notes
     #[arg(long)]
     json: bool,
@@ -117,7 +124,10 @@ fn one(
     beside_others: bool,
     gpu: Option<&std::sync::Arc<Gpu>>,
 ) -> Result<CheckReport> {
+    let spec = options.wanted.spec(source)?;
+    let shapes = options.shapes.as_deref().map(|asked| named_shapes(asked, &spec)).transpose()?;
     let check_options = CheckOptions {
+        shapes: shapes.unwrap_or_default(),
         settings: match beside_others {
             true => options.wanted.settings_of(source)?,
             false => options.wanted.settings()?,
@@ -125,7 +135,7 @@ fn one(
         device: gpu.cloned(),
         only: options.only.clone(),
     };
-    Ok(check(source, &options.wanted.spec(source)?, &check_options)?)
+    Ok(check(source, &spec, &check_options)?)
 }
 
 fn shipped(only: Option<&Source>, terminal: &Terminal) -> Result<Vec<CheckReport>> {

@@ -9,7 +9,7 @@ use naga::{AddressSpace, Expression, Function, Handle, Module, Span, StorageAcce
 use super::memory::{Conflict, Mark, OTHERS, Region};
 use super::types::{Scalar, Types};
 use super::values::{Data, Value};
-use super::{End, Options, Refusal, Sighting};
+use super::{End, Options, Refusal, Sighting, corners};
 use crate::workbench::fault::FaultKind;
 
 /// A binding as a part of a region.
@@ -74,6 +74,7 @@ pub(super) struct Machine<'m, 'r> {
     pub epochs: [u32; 2],
     pub steps: u64,
     pub end: End,
+    in_part: bool,
     seen: BTreeMap<(FaultKind, [(u32, u32); 2]), Seen>,
 }
 
@@ -184,6 +185,7 @@ impl<'m, 'r> Machine<'m, 'r> {
             epochs: [0; 2],
             steps: 0,
             end: End::Whole,
+            in_part: false,
             seen: BTreeMap::new(),
         })
     }
@@ -212,6 +214,16 @@ impl<'m, 'r> Machine<'m, 'r> {
     pub fn run(&mut self) -> Result<(), Refusal> {
         let [x, y, z] = self.grid;
         let groups: f64 = self.grid.iter().map(|&count| f64::from(count)).product();
+        let some = self.options.corners.then(|| corners(self.grid));
+        if let Some(some) = some {
+            self.in_part = (some.len() as f64) < groups;
+            for group in some {
+                if !self.run_at(group)? {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         // Each takes some statements.
         if groups * 8.0 > self.options.most as f64 {
             self.end = End::TooLong;
@@ -220,18 +232,31 @@ impl<'m, 'r> Machine<'m, 'r> {
         for group_z in 0..z {
             for group_y in 0..y {
                 for group_x in 0..x {
-                    self.group = [group_x, group_y, group_z];
-                    self.epochs = [0; 2];
-                    self.reset_privates()?;
-                    if self.is_tired(self.lanes) {
+                    if !self.run_at([group_x, group_y, group_z])? {
                         return Ok(());
                     }
-                    self.run_group()?;
-                    self.number += 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// One workgroup; false where nothing more is executed.
+    fn run_at(&mut self, group: [u32; 3]) -> Result<bool, Refusal> {
+        self.group = group;
+        self.epochs = [0; 2];
+        self.reset_privates()?;
+        if self.is_tired(self.lanes) {
+            return Ok(false);
+        }
+        self.run_group()?;
+        self.number += 1;
+        Ok(true)
+    }
+
+    /// Whether workgroups were left out.
+    pub fn in_part(&self) -> bool {
+        self.in_part
     }
 
     /// Private variables as every workgroup begins with them.

@@ -20,7 +20,7 @@ mod values;
 use std::collections::HashMap;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{Module, Span};
+use naga::{AddressSpace, Module, Span};
 
 use super::fault::FaultKind;
 use machine::Machine;
@@ -60,6 +60,27 @@ pub(super) struct Options {
     pub most: u64,
     /// Rounds of a loop after which it counts as endless.
     pub rounds: u64,
+    /// Only the workgroups at the corners of the grid and in its middle: all there are, if they
+    /// are few.
+    pub corners: bool,
+}
+
+/// The workgroups of a grid that are executed of a large one, in order.
+fn corners(grid: [u32; 3]) -> Vec<[u32; 3]> {
+    let ends = |count: u32| if count > 1 { vec![0, count - 1] } else { vec![0; count as usize] };
+    let [x, y, z] = grid.map(ends);
+    let mut all = Vec::new();
+    for &z in &z {
+        for &y in &y {
+            all.extend(x.iter().map(|&x| [x, y, z]));
+        }
+    }
+    if !all.is_empty() {
+        all.push(grid.map(|count| count / 2));
+    }
+    all.sort_by_key(|[x, y, z]| [*z, *y, *x]);
+    all.dedup();
+    all
 }
 
 /// How an execution ended.
@@ -77,6 +98,8 @@ pub(super) struct Executed {
     pub sightings: Vec<Sighting>,
     /// The number after that of the last workgroup.
     pub next: u32,
+    /// Whether workgroups were left out.
+    pub in_part: bool,
     pub end: End,
 }
 
@@ -115,7 +138,17 @@ impl Interpreter {
         matrices::are_used(&self.module)
     }
 
-    /// Executes all workgroups of `grid`. `first` is the number of the first one, counted through
+    /// Bytes of workgroup memory, as layouts lay it out.
+    pub fn workgroup_bytes(&self) -> u64 {
+        let entry = self.info.get_entry_point(0);
+        let used = self.module.global_variables.iter().filter(|(handle, variable)| {
+            variable.space == AddressSpace::WorkGroup && !entry[*handle].is_empty()
+        });
+        let size = |ty| u64::from(self.module.types[ty].inner.size(self.module.to_ctx()));
+        used.map(|(_, variable)| size(variable.ty).next_multiple_of(16)).sum()
+    }
+
+    /// Executes the workgroups of `grid`. `first` is the number of the first one, counted through
     /// all dispatches from 1.
     pub fn run(
         &self,
@@ -128,9 +161,9 @@ impl Interpreter {
         let mut machine =
             Machine::new(&self.module, &self.info, regions, bindings, grid, options, first)?;
         machine.run()?;
-        let (next, end) = (machine.next_group(), machine.end);
+        let (next, end, in_part) = (machine.next_group(), machine.end, machine.in_part());
         let sightings = machine.sightings(&|span: Span| self.line(span));
-        Ok(Executed { sightings, next, end })
+        Ok(Executed { sightings, next, in_part, end })
     }
 
     fn line(&self, span: Span) -> Option<usize> {
