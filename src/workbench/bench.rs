@@ -33,7 +33,7 @@ pub struct BenchOptions {
 
 impl Default for BenchOptions {
     fn default() -> BenchOptions {
-        BenchOptions { rounds: 31, checked: false, cold: false, least: 0.005 }
+        BenchOptions { rounds: 63, checked: false, cold: false, least: 0.005 }
     }
 }
 

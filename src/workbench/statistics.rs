@@ -78,7 +78,8 @@ impl Difference {
             _ if self.rounds < ENOUGH => {
                 format!("too few rounds to tell, which takes {ENOUGH} ({low:+.1} to {high:+.1} %)")
             }
-            false if low > 0.0 || high < 0.0 => {
+            // One that is certain and too small to matter is none.
+            false if (low > 0.0 || high < 0.0) && low.min(-high) < -100.0 * LEAST => {
                 format!("not certain ({low:+.1} to {high:+.1} %): more rounds may tell")
             }
             false => format!("no difference ({low:+.1} to {high:+.1} %)"),

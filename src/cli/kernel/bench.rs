@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(long, value_name = "SHAPES")]
     shapes: Option<String>,
     /// Measurements of each kernel at each shape
-    #[arg(long, default_value_t = 31, value_parser = values::TIMES.parser::<usize>())]
+    #[arg(long, default_value_t = 63, value_parser = values::TIMES.parser::<usize>())]
     rounds: usize,
     /// With the bounds checks that wgpu adds unless it is told to trust a kernel
     #[arg(long)]
