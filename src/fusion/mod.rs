@@ -3,6 +3,7 @@
 pub mod solve;
 mod statistics;
 
+mod asked;
 mod base;
 mod collect;
 mod distillation;
@@ -30,6 +31,7 @@ mod text;
 mod tokenizer;
 mod written;
 
+pub use asked::{DistillationOptions, Unfit};
 pub use error::{Error, Result};
 pub use fuse::{Fused, Order, fuse};
 pub use groups::Stage;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::solve::Solver;
 use crate::backend::Precision;
+use crate::numbers::Range;
 
 /// Settings of a fusion. The defaults record what a fused model is asked for in use, which the
 /// published ones do not: see [`Settings::published`].
@@ -270,6 +271,15 @@ impl Default for Distillation {
 }
 
 impl Distillation {
+    /// What [`Distillation::pictures`] and [`Distillation::scenes`] may be.
+    pub const PICTURES: Range = Range::whole(0, 1000);
+    /// What [`Distillation::rate`] may be.
+    pub const RATE: Range = Range::POSITIVE_SHARE;
+    /// What [`Distillation::rank`] may be: above it, updates are as large as the layers.
+    pub const RANK: Range = Range::whole(1, 1024);
+    /// What [`Distillation::scene_strength`] may be.
+    pub const STRENGTH: Range = Range::POSITIVE;
+
     /// None at all.
     pub const NONE: Distillation = Distillation {
         pictures: 0,

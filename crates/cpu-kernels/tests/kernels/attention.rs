@@ -257,7 +257,8 @@ fn gradients_of_some_tokens() {
         let whole = numbers(q.len(), 4);
         for (name, is_live) in some {
             let mut dy = [0.0, f32::from_bits(1)].map(|rest| {
-                let value = |(at, v): (usize, &f32)| if is_live(at / c % a.tokens) { *v } else { rest };
+                let value =
+                    |(at, v): (usize, &f32)| if is_live(at / c % a.tokens) { *v } else { rest };
                 whole.iter().enumerate().map(value).collect::<Vec<f32>>()
             });
             // In one head alone.
