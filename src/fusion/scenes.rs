@@ -198,7 +198,7 @@ impl View {
         edges.push(1.0);
         let top = rounded(numbers.between(0.0, HEADROOM));
         let classes: Option<Vec<&str>> =
-            order.iter().map(|at| members.get(*at).and_then(|member| class_word(member))).collect();
+            order.iter().map(|at| members.get(*at)?.concept.class_word()).collect();
         // Everybody is named, also where the template is nothing but words: a model leaves room
         // for as many as it is told of.
         let whole = classes
@@ -245,12 +245,6 @@ impl View {
     }
 }
 
-/// What a concept is one of, where its words tell what they started from.
-fn class_word(member: &FusedConcept) -> Option<&str> {
-    let mut started = member.words.iter().rev().filter_map(|word| word.initializer.as_deref());
-    started.find(|text| !text.trim().is_empty() && !text.starts_with('<'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,17 +257,18 @@ mod tests {
                 crate::graph::Array::f32([1, 1], vec![0.0]),
             )
         };
+        let words = vec![word(1), word(2)];
         FusedConcept {
             name: name.into(),
             key: name.into(),
-            words: vec![word(1), word(2)],
+            words: words.clone(),
             phrase: format!("<{name}1> <{name}2>"),
             updates: crate::concept::Updates::default(),
             weight: 1.0,
             path: name.into(),
             scales: [1.0; 2],
             left_out: 0,
-            concept: crate::concept::Concept::default(),
+            concept: crate::concept::Concept { words, ..Default::default() },
         }
     }
 
@@ -343,6 +338,11 @@ mod tests {
             scenes(&[&c, &d], &settings)[0].views[0].prompts,
             ["", "photo of a <c1> <c2>", "photo of a <d1> <d2>"]
         );
+        // What the file says goes before what a word started from.
+        let mut told = member("d", Some("thing"));
+        told.concept.metadata.insert(crate::concept::CLASS_WORD.into(), "fox".into());
+        let prompts = &scenes(&[&c, &told], &settings)[0].views[0].prompts;
+        assert_eq!(prompts[0], "photo of a cat on the left and a fox on the right");
         let with = scenes_with(&d, &[&a, &b, &c], &settings);
         let names: Vec<&str> = with.iter().map(|scene| &*scene.name).collect();
         assert_eq!(names, ["d + a", "d + b", "d + a + b"]);
