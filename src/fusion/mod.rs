@@ -5,6 +5,7 @@ mod statistics;
 
 mod asked;
 mod base;
+mod batches;
 mod collect;
 mod distillation;
 mod encodings;

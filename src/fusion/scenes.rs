@@ -16,7 +16,7 @@ use super::base::Runner;
 use super::collect::RecordedSubject;
 use super::members::{FusedConcept, hex};
 use super::settings::Settings;
-use super::spatial::{PictureShape, ReadPrompt};
+use super::spatial::ReadPrompt;
 use super::{Error, Result};
 
 /// Concepts of which all pairs and trios are scenes.
@@ -27,8 +27,6 @@ const ORDER: u64 = 1 << 33;
 const JITTER: f64 = 0.08;
 /// The most that is left free above.
 const HEADROOM: f64 = 0.3;
-/// Latent pixels of the pictures that are sampled together.
-const PIXELS: usize = 16384;
 
 /// Concepts beside each other.
 pub(super) struct Scene<'a> {
@@ -149,15 +147,6 @@ impl<'a> Scene<'a> {
             Some((set, std::iter::once(0.0).chain(own).collect()))
         };
         self.members.iter().enumerate().filter_map(set).collect()
-    }
-
-    /// How many of its pictures are sampled together.
-    pub fn shape(&self, runner: &Runner, settings: &Settings) -> PictureShape {
-        let size = runner.size(settings);
-        let most = (PIXELS / (size[0] * size[1]).max(1)).max(1) as u64;
-        let fits = |batch: &u64| self.seeds.is_multiple_of(*batch);
-        let batch = (1..=most.min(self.seeds)).rev().find(fits).unwrap_or(1) as usize;
-        PictureShape { batch, size, steps: self.steps, guidance: runner.guidance(settings) }
     }
 
     /// What is read of a view: each of its prompts, and the empty one beside it. `own`: by the

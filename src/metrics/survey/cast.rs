@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Class, ConceptSettings, Error, PromptList, Reference, Result, Subject};
 use crate::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
-use crate::concept::{self, Applied, Concept, ScaledFile, dialects};
+use crate::concept::{self, Applied, ScaledFile, dialects};
 use crate::file_kind::read_text;
 use crate::fusion::{ConceptReport, Previous};
 use crate::picture::{Mask, Picture};
