@@ -34,7 +34,7 @@ mod written;
 
 pub use asked::{DistillationOptions, Unfit};
 pub use error::{Error, Result};
-pub use fuse::{Fused, Order, fuse};
+pub use fuse::{Fused, GrowthCost, Order, fuse};
 pub use groups::Stage;
 pub use list::ListedConcept;
 pub use members::ConceptToFuse;

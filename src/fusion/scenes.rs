@@ -72,12 +72,16 @@ pub(super) fn scenes_with<'a>(
 ) -> Vec<Scene<'a>> {
     let others = others.iter().copied().filter(|other| !other.words.is_empty()).take(FEW - 1);
     let all: Vec<&FusedConcept> = [new].into_iter().chain(others).collect();
-    if new.words.is_empty() {
+    if new.words.is_empty() || settings.distillation.scenes == 0 {
         return Vec::new();
     }
-    let groups: &[&[usize]] = &[&[0, 1], &[0, 2], &[0, 1, 2]];
-    let there = groups.iter().filter(|who| who.iter().all(|at| *at < all.len()));
-    there.map(|who| Scene::of(&all, who, settings)).collect()
+    with(all.len() - 1).map(|who| Scene::of(&all, who, settings)).collect()
+}
+
+/// Who stands beside one more concept, the first, of `others`: all the same from two on.
+pub(super) fn with(others: usize) -> impl Iterator<Item = &'static [usize]> {
+    let groups: [&[usize]; 3] = [&[0, 1], &[0, 2], &[0, 1, 2]];
+    groups.into_iter().filter(move |who| who.iter().all(|at| *at <= others))
 }
 
 /// Who stands beside whom, of `count`; many by the order that was drawn.
