@@ -13,8 +13,8 @@ use mixofshow::concept;
 use mixofshow::counted;
 use mixofshow::fusion::solve::{Exact, Solver};
 use mixofshow::fusion::{
-    self, ConceptReport, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings,
-    Stage,
+    self, ConceptReport, ConceptToFuse, DistillationOptions, ListedConcept, Order, Previous,
+    Settings, Stage,
 };
 use serde::Serialize;
 
@@ -343,33 +343,16 @@ impl Arguments {
         if let Some(fit) = self.fit {
             settings.whole_prompts = fit == Fit::Prompts;
         }
-        settings.distillation = match (self.distillation, self.distillation_rate) {
-            (Some(0), _) => Distillation::NONE,
-            (Some(pictures), rate) => {
-                let usual = Distillation::default();
-                Distillation { pictures, rate: rate.unwrap_or(usual.rate), ..usual }
-            }
-            (None, Some(rate)) if settings.distillation.pictures > 0 => {
-                Distillation { rate, ..settings.distillation }
-            }
-            (None, _) => settings.distillation,
+        let asked = DistillationOptions {
+            pictures: self.distillation,
+            rate: self.distillation_rate,
+            rank: self.distillation_rank,
+            scenes: self.scenes,
+            scene_strength: self.scene_strength,
         };
-        let distillation = &mut settings.distillation;
-        if distillation.pictures > 0 {
-            distillation.rank = self.distillation_rank.or(distillation.rank);
-            distillation.scenes = self.scenes.unwrap_or(distillation.scenes);
-            distillation.scene_strength =
-                self.scene_strength.unwrap_or(distillation.scene_strength);
-        } else if self.distillation_rank.is_some()
-            || self.scene_strength.is_some()
-            || self.scenes.is_some_and(|count| count > 0)
-        {
-            return Err(Failure::Usage(
-                "--scenes, --scene-strength and --distillation-rank are of the distillation, \
-                    which is off here: --distillation turns it on"
-                    .into(),
-            ));
-        }
+        let named = |field: &str| format!("--{}", field.replace('_', "-"));
+        let distilled = asked.over(settings.distillation, &named);
+        settings.distillation = distilled.map_err(|unfit| Failure::Usage(unfit.words))?;
         if let Some((width, height)) = self.size {
             if width % factor != 0 || height % factor != 0 || width == 0 || height == 0 {
                 return Err(Failure::Usage(format!(

@@ -52,6 +52,20 @@ pub struct Concept {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// The metadata key of what it is one of.
+pub(crate) const CLASS_WORD: &str = "mos_class_word";
+
+impl Concept {
+    /// What it is one of, in the base model's words, such as `man`: as its file says, or else what
+    /// the last of its words started from that started from a word.
+    pub fn class_word(&self) -> Option<&str> {
+        let is_word = |text: &&str| !text.trim().is_empty() && !text.starts_with('<');
+        let said = self.metadata.get(CLASS_WORD).map(String::as_str).filter(is_word);
+        let started = self.words.iter().rev().filter_map(|word| word.initializer.as_deref());
+        said.or_else(|| started.filter(is_word).next())
+    }
+}
+
 /// A word that the base model does not have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Word {

@@ -29,6 +29,7 @@ use super::store::{self, Found, Origin, SiteGroup, Store};
 use super::teachers::{Learnt, Teacher};
 use super::{Error, Result, folder, overlap, replace, spatial};
 use crate::watch::{Parts, Progress, Watch, heed};
+pub use growth::GrowthCost;
 
 /// What is asked for besides [`Settings`].
 #[derive(Clone, Debug)]

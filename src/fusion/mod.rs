@@ -3,7 +3,9 @@
 pub mod solve;
 mod statistics;
 
+mod asked;
 mod base;
+mod batches;
 mod collect;
 mod distillation;
 mod encodings;
@@ -30,8 +32,9 @@ mod text;
 mod tokenizer;
 mod written;
 
+pub use asked::{DistillationOptions, Unfit};
 pub use error::{Error, Result};
-pub use fuse::{Fused, Order, fuse};
+pub use fuse::{Fused, GrowthCost, Order, fuse};
 pub use groups::Stage;
 pub use list::ListedConcept;
 pub use members::ConceptToFuse;

@@ -1,17 +1,20 @@
 //! What a fusion takes of the device's memory, before anything is sampled.
 
 use super::base::{Base, FusedWeights, Runner};
+use super::batches;
 use super::collect::RecordedSubject;
 use super::distillation;
 use super::groups::{Stage, StageLayers};
 use super::lessons::{LessonShape, Lessons, lessons};
 use super::members::{self, ConceptToFuse, FusedConcept};
-use super::scenes;
+use super::scenes::{self, Scene};
 use super::settings::Settings;
 use super::spatial::{self, PictureShape};
 use super::{Error, Result};
 use crate::backend::{Device, Held};
 use crate::checkpoint::{Checkpoint, Network};
+use crate::numbers::counted;
+use crate::sd::denoiser::StepShape;
 use crate::sd::text::EncoderPass;
 use crate::watch::Watch;
 
@@ -22,7 +25,10 @@ pub struct PlannedFusion {
     pub text: u64,
     /// While a concept is sampled, with the sums that are made of it.
     pub sampling: u64,
-    /// While a scene is sampled, several concepts in regions; 0 where there are none.
+    /// While what a concept's own model predicts is recorded, of as many pictures at a time as are
+    /// sampled for that; 0 where nothing is distilled.
+    pub predictions: u64,
+    /// The same of a scene, several concepts in regions; 0 where there are none.
     pub scenes: u64,
     /// While the fused UNet learns; 0 where it does not.
     pub distillation: u64,
@@ -79,13 +85,15 @@ pub(super) fn planned(
     if !settings.solver.reads_inputs() {
         return Ok(found);
     }
-    let layers = |member: &&FusedConcept| member.updates.of(Network::UNet).layers.len();
-    let largest = members.iter().max_by_key(layers);
-    let subject = largest.map(|member| RecordedSubject::concept(member, settings));
+    let largest = |network: Network| {
+        let found = members.iter().max_by_key(|member| numbers(member, network));
+        found.map(|member| RecordedSubject::concept(member, settings))
+    };
+    let subject = largest(Network::UNet);
     // A concept's words are read by each cross-attention in their own embeddings.
     let copies = runner.base.model.attentions.len().max(1);
     for encoder in runner.base.encoders() {
-        let set = subject.as_ref().and_then(|subject| subject.of(encoder.network));
+        let set = largest(encoder.network).and_then(|subject| subject.of(encoder.network));
         let fused = runner.fused(encoder.network);
         let (network, updates) = fused.load(runner, &encoder.part, set.as_ref());
         let size = [copies, encoder.tokenizer.max_length()];
@@ -137,17 +145,25 @@ pub(super) fn planned(
         .map(|(_, layout)| layout)
         .collect();
     if distils && !in_unet.is_empty() {
+        let subjects = [subject, RecordedSubject::keep(settings, false)];
+        for subject in subjects.into_iter().flatten() {
+            let subject = subject.distilled(settings);
+            let set = subject.of(Network::UNet);
+            let (shape, step) = batches::of_subject(runner, &subject, set.as_ref(), settings)?;
+            let bytes = found.sampled("a concept's", subject.seeds, &shape, runner, &step)?;
+            found.predictions = found.predictions.max(bytes);
+        }
         let all: Vec<&FusedConcept> = members.iter().collect();
         let scenes = scenes::scenes(&all, settings);
-        let largest = scenes.iter().max_by_key(|scene| scene.members.len());
+        let size_of = |scene: &&Scene| {
+            let updates: usize = scene.members.iter().map(|m| numbers(m, Network::UNet)).sum();
+            (scene.members.len(), updates)
+        };
         let mut prompts = 1;
-        if let Some(scene) = largest {
+        if let Some(scene) = scenes.iter().max_by_key(size_of) {
             prompts += scene.members.len();
-            let sets = scene.sets(settings);
-            let shape = scene.shape(runner, settings);
-            let step = spatial::regional_shape(runner, &sets, prompts, shape);
-            let (bytes, ..) = spatial::planned_step(runner, &StageLayers::default(), &step)?;
-            found.scenes = bytes;
+            let (shape, step) = batches::of_scene(runner, scene, &scene.sets(settings), settings)?;
+            found.scenes = found.sampled("a scene's", scene.seeds, &shape, runner, &step)?;
         }
         let shape = LessonShape { concepts: members.len(), prompts, size };
         let Lessons { step, .. } = lessons(runner, settings.distillation, shape, &in_unet)?;
@@ -160,6 +176,41 @@ pub(super) fn planned(
             ));
         }
     }
-    found.peak = found.text.max(found.sampling).max(found.scenes).max(found.distillation);
+    let parts = [found.sampling, found.predictions, found.scenes, found.distillation];
+    found.peak = parts.into_iter().fold(found.text, u64::max);
     Ok(found)
+}
+
+impl PlannedFusion {
+    /// Bytes of a step in which `seeds` pictures of `whose` are predicted; what it costs is told.
+    fn sampled(
+        &mut self,
+        whose: &str,
+        seeds: u64,
+        shape: &PictureShape,
+        runner: &Runner,
+        step: &StepShape,
+    ) -> Result<u64> {
+        let (bytes, held, _) = spatial::planned_step(runner, &StageLayers::default(), step)?;
+        let most = batches::most(seeds, shape.size);
+        if shape.batch < most {
+            self.costs.push(format!(
+                "{whose} predictions are made of {} at a time instead of {most}",
+                counted(shape.batch, "picture")
+            ));
+        }
+        if let Some(held) = held {
+            self.costs.push(format!(
+                "{} MiB of weights come anew in each step of {whose} predictions",
+                held.streamed.div_ceil(1 << 20)
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Numbers of a concept's updates of a network.
+fn numbers(member: &FusedConcept, network: Network) -> usize {
+    let updates = member.updates.of(network).layers.values();
+    updates.flat_map(|update| update.arrays()).map(|array| array.shape.elements()).sum()
 }

@@ -3,6 +3,7 @@
 use crate::checkpoint::{DType, Network, TensorFile, TensorView};
 
 use super::base::Runner;
+use super::batches;
 use super::collect::RecordedSubject;
 use super::groups::StageLayers;
 use super::scenes::Scene;
@@ -10,9 +11,6 @@ use super::settings::Settings;
 use super::spatial::{PictureShape, Sampler};
 use super::{Error, Result};
 use crate::watch::Parts;
-
-/// Latent pixels of the pictures that are sampled together.
-const PIXELS: usize = 16384;
 
 /// What a subject's own model predicted along its sampling, prompt after prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,33 +34,22 @@ impl Predictions {
     ) -> Result<Predictions> {
         let unet = subject.of(Network::UNet);
         let unet = unet.as_ref();
-        let [height, width] = runner.size(settings);
-        let most = (PIXELS / (height * width).max(1)).max(1) as u64;
-        let batch = (1..=most.min(subject.seeds))
-            .rev()
-            .find(|batch| subject.seeds.is_multiple_of(*batch))
-            .unwrap_or(1);
-        let guidance = runner.guidance(settings);
-        let shape = PictureShape {
-            batch: batch as usize,
-            size: [height, width],
-            steps: subject.steps,
-            guidance,
-        };
-        let mut sampler = Sampler::new(runner, &StageLayers::default(), unet, shape)?;
+        let (shape, step) = batches::of_subject(runner, subject, unet, settings)?;
+        let mut sampler = Sampler::of(runner, &StageLayers::default(), step, shape.steps)?;
         let empty = runner.read_empty(subject, true)?;
         let mut made = Predictions::none(runner, &shape);
-        let (mut done, of) = (0, subject.sampled.len() * (subject.seeds / batch) as usize);
+        let batch = shape.batch.max(1);
+        let (mut done, of) = (0, subject.sampled.len() * (subject.seeds as usize / batch));
         for prompt in &subject.sampled {
             sampler.read(runner.base, &runner.read(subject, prompt, true)?, &empty, unet)?;
-            for seed in (0..subject.seeds).step_by(batch as usize) {
+            for seed in (0..subject.seeds).step_by(batch) {
                 let at = (done, of);
                 made.take(&mut sampler, settings.seed.wrapping_add(seed), at, progress)?;
                 done += 1;
             }
         }
         progress(1, 1)?;
-        Ok(made)
+        Ok(made.as_of(&shape, batches::most(subject.seeds, shape.size)))
     }
 
     /// What the concepts' own models predict together, each in its region.
@@ -72,12 +59,12 @@ impl Predictions {
         settings: &Settings,
         progress: &mut Parts,
     ) -> Result<Predictions> {
-        let shape = scene.shape(runner, settings);
+        let sets = scene.sets(settings);
+        let (shape, step) = batches::of_scene(runner, scene, &sets, settings)?;
         let mut made = Predictions::none(runner, &shape);
         let each = scene.seeds as usize / shape.batch.max(1);
         let (mut done, of) = (0, scene.views.len() * each);
-        let (sets, prompts) = (scene.sets(settings), 1 + scene.members.len());
-        let mut sampler = Sampler::in_regions(runner, &sets, prompts, shape)?;
+        let mut sampler = Sampler::of(runner, &StageLayers::default(), step, shape.steps)?;
         for (number, view) in scene.views.iter().enumerate() {
             let read = scene.read(runner, view, settings, true)?;
             let prompts: Vec<_> = read.iter().map(|[empty, prompt]| (empty, prompt)).collect();
@@ -89,7 +76,38 @@ impl Predictions {
             }
         }
         progress(1, 1)?;
-        Ok(made)
+        Ok(made.as_of(&shape, batches::most(scene.seeds, shape.size)))
+    }
+
+    /// In the order in which `together` pictures at a time give them, however many there was room
+    /// for: the pictures of a step side by side.
+    fn as_of(self, shape: &PictureShape, together: usize) -> Predictions {
+        let (batch, steps) = (shape.batch.max(1), shape.steps.max(1));
+        if batch == together {
+            return self;
+        }
+        // Where the row of a picture's step is, of so many at a time.
+        let place = |picture: usize, step: usize, batch: usize| {
+            picture / batch * steps * batch + step * batch + picture % batch
+        };
+        let count = self.timesteps.len();
+        let mut from = vec![0; count];
+        for (picture, step) in (0..count).map(|row| (row / steps, row % steps)) {
+            let to = place(picture, step, together);
+            from[to.min(count.saturating_sub(1))] = place(picture, step, batch);
+        }
+        let ordered = |values: &[f32]| -> Vec<f32> {
+            let each = (values.len() / count.max(1)).max(1);
+            let row = |at: &usize| values.get(at * each..(at + 1) * each).unwrap_or_default();
+            from.iter().flat_map(|at| row(at).iter().copied()).collect()
+        };
+        Predictions {
+            shape: self.shape,
+            timesteps: ordered(&self.timesteps),
+            samples: ordered(&self.samples),
+            conditional: ordered(&self.conditional),
+            unconditional: self.unconditional.as_deref().map(ordered),
+        }
     }
 
     fn none(runner: &Runner, shape: &PictureShape) -> Predictions {
@@ -195,7 +213,10 @@ mod tests {
     use std::path::Path;
 
     use super::super::base::{Base, FusedWeights};
+    use super::super::groups::Stage;
+    use super::super::planning::planned;
     use super::super::scenes::scenes;
+    use super::super::spatial;
     use super::super::{ConceptToFuse, Distillation, members};
     use super::*;
     use crate::backend::{Device, Precision, Selection};
@@ -319,5 +340,79 @@ mod tests {
                 assert!(error < 1e-4, "view {number}, {at}: {found} for {expected}");
             }
         }
+    }
+
+    /// The plan counts as many pictures as are sampled together; where there is room for fewer,
+    /// fewer are, to the same predictions.
+    #[test]
+    fn as_many_pictures_as_fit() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let device = Device::open(&Selection::Processor).unwrap();
+        let checkpoint = Checkpoint::open(&models.join("tiny")).unwrap();
+        let base = Base::open(&checkpoint, &mut unwatched).unwrap();
+        let concepts = [("abra", "man"), ("brog", "cat")].map(|of| made_up(of, &base));
+        let settings = Settings {
+            steps: 2,
+            guidance: 3.0,
+            size: Some([16, 8]),
+            sampled: vec!["{}".into()],
+            keep: vec!["a dog".into()],
+            distillation: Distillation { pictures: 2, scenes: 2, ..Distillation::default() },
+            ..Settings::default()
+        };
+        let entries = concepts.iter().map(|c| ConceptToFuse::new(c.clone(), c.name.clone()));
+        let members = members::members(entries.collect(), &base, &settings).unwrap();
+        let runner = |memory: Option<u64>| Runner {
+            gpu: &device,
+            base: &base,
+            precision: Precision::F32,
+            memory,
+            text: FusedWeights::default(),
+            text_2: FusedWeights::default(),
+            unet: FusedWeights::default(),
+        };
+        let wide = runner(None);
+        let subject = RecordedSubject::concept(&members[0], &settings).distilled(&settings);
+        let set = subject.of(Network::UNet);
+        let bytes = |batch: usize| {
+            let size = wide.size(&settings);
+            let guidance = wide.guidance(&settings);
+            let shape = PictureShape { batch, size, steps: 2, guidance };
+            let step = spatial::plain_shape(&wide, set.as_ref(), shape);
+            spatial::planned_step(&wide, &StageLayers::default(), &step).unwrap().0
+        };
+        let [one, two] = [1, 2].map(bytes);
+        assert!(one < two);
+        let layers = |stage| (stage, StageLayers::of(stage, &base, &members).unwrap());
+        let stages_layers: Vec<_> = Stage::ALL.into_iter().map(layers).collect();
+        let planned = planned(&wide, &members, &stages_layers, &settings).unwrap();
+        assert_eq!(planned.predictions, two);
+        assert!(planned.scenes > two && planned.peak >= planned.scenes);
+
+        // About the most that is too little for both pictures, for one alone not.
+        let narrowed = |batch: &dyn Fn(&Runner) -> usize, bytes: u64| {
+            let (mut low, mut high) = (0, bytes + (8 << 20));
+            while high - low > (two - one) / 2 {
+                let middle = low.midpoint(high);
+                let is_wide = batch(&runner(Some(middle))) == 2;
+                (low, high) = if is_wide { (low, middle) } else { (middle, high) };
+            }
+            assert_eq!([&wide, &runner(Some(low))].map(batch), [2, 1]);
+            runner(Some(low))
+        };
+        let of = |found: crate::fusion::Result<(PictureShape, _)>| found.map_or(0, |at| at.0.batch);
+        let of_subject =
+            |runner: &Runner| of(batches::of_subject(runner, &subject, set.as_ref(), &settings));
+        let [all, each] = [&wide, &narrowed(&of_subject, two)].map(|runner| {
+            Predictions::of(runner, &subject, &settings, &mut unwatched_parts).unwrap()
+        });
+        assert!(all == each);
+        let scene = scenes(&members.iter().collect::<Vec<_>>(), &settings).remove(0);
+        let sets = scene.sets(&settings);
+        let of_scene = |runner: &Runner| of(batches::of_scene(runner, &scene, &sets, &settings));
+        let [all, each] = [&wide, &narrowed(&of_scene, planned.scenes)].map(|runner| {
+            Predictions::of_scene(runner, &scene, &settings, &mut unwatched_parts).unwrap()
+        });
+        assert!(all == each);
     }
 }

@@ -441,21 +441,35 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
                     count => format!("{count} of them, in `report.json`"),
                 }
             }
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+            other => in_words(other),
         };
         line(format!("| {name} | {told} |"));
     }
     text
 }
 
+/// A setting for people: what it is made of, by names.
+fn in_words(value: &Value) -> String {
+    let Value::Object(parts) = value else {
+        return value.as_str().map_or_else(|| value.to_string(), String::from);
+    };
+    let part = |(name, value): (&String, &Value)| match value {
+        Value::Object(_) => format!("{name}: {}", in_words(value)),
+        other => format!("{name} {}", in_words(other)),
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
 impl Report {
     /// What came of it, in one sentence.
     pub fn verdict(&self) -> String {
         if let Some(distillation) = self.distillation.as_ref().filter(|d| d.used) {
-            let concepts = self.concepts.len();
+            // Of a model that has grown, those that were not learnt again are not known.
+            let all = distillation.errors.iter().take(self.concepts.len());
+            let known: Vec<&[f64; 2]> = all.filter(|errors| **errors != [0.0; 2]).collect();
+            let concepts = known.len();
             let mean = |which: usize| {
-                let errors = distillation.errors.iter().take(concepts).map(|e| e[which].powi(2));
+                let errors = known.iter().map(|errors| errors[which].powi(2));
                 (errors.sum::<f64>() / concepts.max(1) as f64).sqrt()
             };
             let (before, after) = (mean(0), mean(1));

@@ -16,7 +16,7 @@ use super::base::Runner;
 use super::collect::RecordedSubject;
 use super::members::{FusedConcept, hex};
 use super::settings::Settings;
-use super::spatial::{PictureShape, ReadPrompt};
+use super::spatial::ReadPrompt;
 use super::{Error, Result};
 
 /// Concepts of which all pairs and trios are scenes.
@@ -27,8 +27,6 @@ const ORDER: u64 = 1 << 33;
 const JITTER: f64 = 0.08;
 /// The most that is left free above.
 const HEADROOM: f64 = 0.3;
-/// Latent pixels of the pictures that are sampled together.
-const PIXELS: usize = 16384;
 
 /// Concepts beside each other.
 pub(super) struct Scene<'a> {
@@ -74,12 +72,16 @@ pub(super) fn scenes_with<'a>(
 ) -> Vec<Scene<'a>> {
     let others = others.iter().copied().filter(|other| !other.words.is_empty()).take(FEW - 1);
     let all: Vec<&FusedConcept> = [new].into_iter().chain(others).collect();
-    if new.words.is_empty() {
+    if new.words.is_empty() || settings.distillation.scenes == 0 {
         return Vec::new();
     }
-    let groups: &[&[usize]] = &[&[0, 1], &[0, 2], &[0, 1, 2]];
-    let there = groups.iter().filter(|who| who.iter().all(|at| *at < all.len()));
-    there.map(|who| Scene::of(&all, who, settings)).collect()
+    with(all.len() - 1).map(|who| Scene::of(&all, who, settings)).collect()
+}
+
+/// Who stands beside one more concept, the first, of `others`: all the same from two on.
+pub(super) fn with(others: usize) -> impl Iterator<Item = &'static [usize]> {
+    let groups: [&[usize]; 3] = [&[0, 1], &[0, 2], &[0, 1, 2]];
+    groups.into_iter().filter(move |who| who.iter().all(|at| *at <= others))
 }
 
 /// Who stands beside whom, of `count`; many by the order that was drawn.
@@ -151,15 +153,6 @@ impl<'a> Scene<'a> {
         self.members.iter().enumerate().filter_map(set).collect()
     }
 
-    /// How many of its pictures are sampled together.
-    pub fn shape(&self, runner: &Runner, settings: &Settings) -> PictureShape {
-        let size = runner.size(settings);
-        let most = (PIXELS / (size[0] * size[1]).max(1)).max(1) as u64;
-        let fits = |batch: &u64| self.seeds.is_multiple_of(*batch);
-        let batch = (1..=most.min(self.seeds)).rev().find(fits).unwrap_or(1) as usize;
-        PictureShape { batch, size, steps: self.steps, guidance: runner.guidance(settings) }
-    }
-
     /// What is read of a view: each of its prompts, and the empty one beside it. `own`: by the
     /// concepts' own text encoders, each its region's.
     pub fn read(
@@ -198,7 +191,7 @@ impl View {
         edges.push(1.0);
         let top = rounded(numbers.between(0.0, HEADROOM));
         let classes: Option<Vec<&str>> =
-            order.iter().map(|at| members.get(*at).and_then(|member| class_word(member))).collect();
+            order.iter().map(|at| members.get(*at)?.concept.class_word()).collect();
         // Everybody is named, also where the template is nothing but words: a model leaves room
         // for as many as it is told of.
         let whole = classes
@@ -245,12 +238,6 @@ impl View {
     }
 }
 
-/// What a concept is one of, where its words tell what they started from.
-fn class_word(member: &FusedConcept) -> Option<&str> {
-    let mut started = member.words.iter().rev().filter_map(|word| word.initializer.as_deref());
-    started.find(|text| !text.trim().is_empty() && !text.starts_with('<'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,17 +250,18 @@ mod tests {
                 crate::graph::Array::f32([1, 1], vec![0.0]),
             )
         };
+        let words = vec![word(1), word(2)];
         FusedConcept {
             name: name.into(),
             key: name.into(),
-            words: vec![word(1), word(2)],
+            words: words.clone(),
             phrase: format!("<{name}1> <{name}2>"),
             updates: crate::concept::Updates::default(),
             weight: 1.0,
             path: name.into(),
             scales: [1.0; 2],
             left_out: 0,
-            concept: crate::concept::Concept::default(),
+            concept: crate::concept::Concept { words, ..Default::default() },
         }
     }
 
@@ -343,6 +331,11 @@ mod tests {
             scenes(&[&c, &d], &settings)[0].views[0].prompts,
             ["", "photo of a <c1> <c2>", "photo of a <d1> <d2>"]
         );
+        // What the file says goes before what a word started from.
+        let mut told = member("d", Some("thing"));
+        told.concept.metadata.insert(crate::concept::CLASS_WORD.into(), "fox".into());
+        let prompts = &scenes(&[&c, &told], &settings)[0].views[0].prompts;
+        assert_eq!(prompts[0], "photo of a cat on the left and a fox on the right");
         let with = scenes_with(&d, &[&a, &b, &c], &settings);
         let names: Vec<&str> = with.iter().map(|scene| &*scene.name).collect();
         assert_eq!(names, ["d + a", "d + b", "d + a + b"]);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::solve::Solver;
 use crate::backend::Precision;
+use crate::numbers::Range;
 
 /// Settings of a fusion. The defaults record what a fused model is asked for in use, which the
 /// published ones do not: see [`Settings::published`].
@@ -19,6 +20,7 @@ pub struct Settings {
     /// Sampling steps of DPM-Solver++.
     pub steps: usize,
     /// Guidance while sampling, of which both halves are recorded; 1 is none.
+    #[serde(serialize_with = "short")]
     pub guidance: f32,
     /// Keys and values are fitted on all positions of the prompts up to the end mark, not on those
     /// of concept words and the mark alone.
@@ -236,6 +238,7 @@ pub struct Distillation {
     /// are.
     pub pictures: u64,
     /// Learning rate of the first updates; it falls to 0 along a cosine.
+    #[serde(serialize_with = "short")]
     pub rate: f32,
     /// Predictions that one update learns from.
     pub batch: usize,
@@ -248,12 +251,17 @@ pub struct Distillation {
     pub scenes: u64,
     /// How strong a concept's update of the UNet is in its region of a scene, times its own: in a
     /// small part of a picture it shows less.
-    #[serde(default = "as_it_is")]
+    #[serde(default = "as_it_is", serialize_with = "short")]
     pub scene_strength: f32,
 }
 
 fn as_it_is() -> f32 {
     1.0
+}
+
+/// By the digits that say it, also where numbers are held as f64: 1.6, not 1.600000023841858.
+fn short<S: serde::Serializer>(value: &f32, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(value.to_string().parse().unwrap_or(f64::from(*value)))
 }
 
 impl Default for Distillation {
@@ -270,6 +278,15 @@ impl Default for Distillation {
 }
 
 impl Distillation {
+    /// What [`Distillation::pictures`] and [`Distillation::scenes`] may be.
+    pub const PICTURES: Range = Range::whole(0, 1000);
+    /// What [`Distillation::rate`] may be.
+    pub const RATE: Range = Range::POSITIVE_SHARE;
+    /// What [`Distillation::rank`] may be: above it, updates are as large as the layers.
+    pub const RANK: Range = Range::whole(1, 1024);
+    /// What [`Distillation::scene_strength`] may be.
+    pub const STRENGTH: Range = Range::POSITIVE;
+
     /// None at all.
     pub const NONE: Distillation = Distillation {
         pictures: 0,
@@ -279,4 +296,42 @@ impl Distillation {
         scenes: 0,
         scene_strength: 1.0,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `fusion.json` keeps them, and as `--to` reads them again.
+    #[test]
+    fn settings_come_back_as_they_were_noted() {
+        let distillation = Distillation {
+            pictures: 5,
+            rate: 3e-3,
+            rank: Some(24),
+            scenes: 2,
+            scene_strength: 1.3,
+            ..Distillation::default()
+        };
+        let settings = Settings { distillation, guidance: 7.3, ..Settings::default() };
+        let noted = serde_json::to_value(&settings).unwrap();
+        let expected = serde_json::json!({
+            "pictures": 5, "rate": 0.003, "batch": 8, "rank": 24, "scenes": 2,
+            "scene_strength": 1.3,
+        });
+        assert_eq!((&noted["distillation"], &noted["guidance"]), (&expected, &7.3.into()));
+        assert_eq!(serde_json::from_value::<Settings>(noted.clone()).unwrap(), settings);
+        for value in [0.1f32, 1.6, 2e-3, 1e-9, 123.456, f32::MIN_POSITIVE] {
+            let one = Distillation { rate: value, ..distillation };
+            let back = serde_json::from_value::<Distillation>(serde_json::to_value(one).unwrap());
+            assert_eq!(back.unwrap().rate, value);
+        }
+        // A model of a time without scenes was made without, by concepts as strong as they are.
+        let mut old = noted;
+        for key in ["rank", "scenes", "scene_strength"] {
+            old["distillation"].as_object_mut().unwrap().remove(key);
+        }
+        let old = serde_json::from_value::<Settings>(old).unwrap().distillation;
+        assert_eq!((old.rank, old.scenes, old.scene_strength), (None, 0, 1.0));
+    }
 }

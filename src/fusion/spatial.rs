@@ -93,22 +93,11 @@ impl Sampler {
         set: Option<&AppliedSet>,
         shape: PictureShape,
     ) -> Result<Sampler> {
-        let tokens = runner.base.tokenizer().max_length();
-        Sampler::of(runner, layout, shape.step(tokens, Updates::everywhere(set)), shape.steps)
+        Sampler::of(runner, layout, plain_shape(runner, set, shape), shape.steps)
     }
 
-    /// The same of pictures in regions; see [`regional_shape`].
-    pub fn in_regions(
-        runner: &Runner,
-        sets: &[(AppliedSet, Vec<f32>)],
-        prompts: usize,
-        shape: PictureShape,
-    ) -> Result<Sampler> {
-        let step = regional_shape(runner, sets, prompts, shape);
-        Sampler::of(runner, &StageLayers::default(), step, shape.steps)
-    }
-
-    fn of(
+    /// The same of any step.
+    pub fn of(
         runner: &Runner,
         layout: &StageLayers,
         shape: StepShape,
@@ -261,6 +250,15 @@ impl PictureShape {
     }
 }
 
+/// A step of pictures of one prompt, with the updates of `set`.
+pub(super) fn plain_shape(
+    runner: &Runner,
+    set: Option<&AppliedSet>,
+    shape: PictureShape,
+) -> StepShape {
+    shape.step(runner.base.tokenizer().max_length(), Updates::everywhere(set))
+}
+
 /// A step of pictures in regions: `prompts` of them, the whole picture's first, for which each of
 /// `sets` has its factors. Every prompt may hold everywhere.
 pub(super) fn regional_shape(
@@ -357,8 +355,7 @@ pub(super) fn planned(
     set: Option<&AppliedSet>,
     shape: PictureShape,
 ) -> Result<(u64, Option<Held>, bool)> {
-    let updates = Updates::everywhere(set);
-    planned_step(runner, layout, &shape.step(runner.base.tokenizer().max_length(), updates))
+    planned_step(runner, layout, &plain_shape(runner, set, shape))
 }
 
 /// The same of any step.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::fusion::solve::{Exact, Solver};
-use crate::fusion::{Distillation, Settings};
+use crate::fusion::{DistillationOptions, Settings};
 
 use super::fields::Fields;
 use super::limits::Limits;
@@ -48,20 +48,20 @@ impl Fusion {
         settings.steps = fields.count("steps")?.unwrap_or(settings.steps);
         settings.seeds = fields.count("samples")?.map_or(settings.seeds, |n| n as u64);
         settings.seed = fields.seed("seed")?.unwrap_or(settings.seed);
-        match fields.count("distillation")? {
-            None => {}
-            Some(0) => settings.distillation = Distillation::NONE,
-            Some(count) => {
-                let pictures = count as u64;
-                settings.distillation = Distillation { pictures, ..Distillation::default() };
-            }
-        }
-        let [samples, distilled] =
-            [settings.seeds, settings.distillation.pictures].map(|count| count as usize);
+        let number = |count: Option<usize>| count.map(|count| count as u64);
+        let asked = DistillationOptions {
+            pictures: number(fields.count("distillation")?),
+            rate: fields.single("distillation_rate")?,
+            rank: fields.count("distillation_rank")?,
+            scenes: number(fields.count("scenes")?),
+            scene_strength: fields.single("scene_strength")?,
+        };
+        let distilled = asked.over(settings.distillation, &|field| field.to_string());
+        settings.distillation =
+            distilled.map_err(|unfit| Problem::asked(unfit.words).of(unfit.option))?;
         for (field, found, least, most) in [
             ("steps", settings.steps, 1, limits.steps),
-            ("samples", samples, 1, MOST_PICTURES),
-            ("distillation", distilled, 0, MOST_PICTURES),
+            ("samples", settings.seeds as usize, 1, MOST_PICTURES),
         ] {
             if !(least..=most).contains(&found) {
                 return Err(Problem::value(field, found, &format!("{least} to {most}")));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::config::Settings;
 use super::step::{Network, State, TrainedLayer, network_prefix, rows_name};
 use crate::backend::Rounding;
-use crate::concept::{Concept, Lora, ModelHash, UpdateSet, Word};
+use crate::concept::{CLASS_WORD, Concept, Lora, ModelHash, UpdateSet, Word};
 use crate::graph::Array;
 
 /// The concept that a state holds, with the settings that made it. It is the same for the same
@@ -97,7 +97,7 @@ fn metadata(
         ("mos_alpha".to_string(), settings.alpha.to_string()),
         ("mos_steps".to_string(), state.step.to_string()),
     ]);
-    metadata.extend(settings.class_word.clone().map(|word| ("mos_class_word".to_string(), word)));
+    metadata.extend(settings.class_word.clone().map(|word| (CLASS_WORD.to_string(), word)));
     let rounding = rounding.filter(|rounding| *rounding != Rounding::default());
     metadata.extend(rounding.map(|rounding| ("mos_rounding".to_string(), rounding.to_string())));
     metadata

@@ -67,7 +67,26 @@ fn a_model_keeps_its_settings_and_is_changed_with_them() {
     assert!(shown.stderr.contains("not taught with the method orthogonal: kat, hund"));
     run(at, &format!("{line} --margin 0.3 -o @/no")).failed(2, &["--margin", "loraclr"]);
     run(at, &format!("{line} --solver sum --scenes 2 -o @/no"))
-        .failed(2, &["--scenes", "--distillation turns it on"]);
+        .failed(2, &["--scenes is", "--distillation is 0; above 0 turns it on"]);
+    for (option, says) in [
+        (
+            "--distillation 0 --distillation-rate 0.01",
+            ["--distillation-rate is", "--distillation is 0"],
+        ),
+        (
+            "--distillation 0 --distillation-rank 8",
+            ["--distillation-rank is", "--distillation is 0"],
+        ),
+        ("--distillation 0 --scenes 2", ["--scenes is", "--distillation is 0"]),
+        ("--distillation 0 --scene-strength 2", ["--scene-strength is", "--distillation is 0"]),
+        (
+            "--distillation 1 --scenes 0 --scene-strength 2",
+            ["--scene-strength is", "--scenes is 0"],
+        ),
+    ] {
+        let other = line.replace(" --distillation 0", "");
+        run(at, &format!("{other} {option} -o @/no")).failed(2, &says);
+    }
     run(at, &format!("{line} --solver loraclr --margin 0.4 -o @/loraclr")).ok();
     let solver = settings(&at.join("loraclr"))["solver"]["loraclr"].clone();
     assert_eq!((&solver["margin"], &solver["decay"]), (&0.4.into(), &0.001.into()));

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use mixofshow::checkpoint::{Checkpoint, TensorFile};
 use mixofshow::fusion::ordinary_prompts;
-use mixofshow::fusion::{self, ConceptToFuse, Distillation, Fused, Order, Previous, Settings};
+use mixofshow::fusion::{
+    self, ConceptToFuse, Distillation, Fused, GrowthCost, Order, Previous, Settings,
+};
 
 use super::world::{contents, device, entry, exact, fuse, model, order, settings};
 
@@ -103,6 +105,10 @@ fn one_more_costs_one_and_leaves_no_trace_when_it_goes() {
     let scenes: Vec<String> = scenes.map(|scene| scene.concepts.join(" + ")).collect();
     assert!(scenes.len() == 3 && scenes.iter().all(|scene| scene.starts_with("cyan + ")));
     assert!(notes.contains(&format!("in scenes: {}", scenes.join(", "))), "{notes}");
+    let learnt = grown.report.distillation.as_ref().unwrap();
+    // Passes of several pictures are filled up, four views of three scenes at most.
+    let counted = GrowthCost::of(2, &library.settings).updates;
+    assert!((counted..counted + 12).contains(&learnt.updates), "{learnt:?} {counted}");
     // Out again: as it was.
     let (_, recorded) = library.change("three", &|name| name != "cyan", &[], "again");
     assert!(recorded.is_empty(), "{recorded:?}");
@@ -116,6 +122,41 @@ fn one_more_costs_one_and_leaves_no_trace_when_it_goes() {
     let rest = contents(&library.at("rest"));
     library.change("three", &|name| name != "abra", &[], "rest again");
     assert_eq!(contents(&library.at("rest again")), rest);
+}
+
+/// One more costs the same, however many there are, once there are as many as it is learnt beside.
+#[test]
+fn the_cost_of_one_more_is_flat() {
+    let usual = Settings::default();
+    let few = [0, 1, 2, 8].map(|others| GrowthCost::of(others, &usual));
+    assert_eq!(few.map(|cost| cost.scenes), [0, 1, 3, 3]);
+    // Four pictures of four prompts in ten steps, and three of each in each scene.
+    assert_eq!(few.map(|cost| cost.passes), [160, 280, 520, 520]);
+    assert_eq!(few.map(|cost| cost.updates), [80, 150, 250, 250]);
+    for others in [9, 20, 199, 100_000] {
+        assert_eq!(GrowthCost::of(others, &usual), few[3], "{others}");
+    }
+    let mut alone = usual.clone();
+    alone.distillation.scenes = 0;
+    assert_eq!(GrowthCost::of(199, &alone).updates, 160);
+    assert_eq!(GrowthCost::of(199, &Settings::published()).updates, 0);
+}
+
+/// With scenes on, the others are answered as before, within a little.
+#[test]
+fn the_others_stay_where_one_is_added_with_scenes() {
+    let library = Library::new(quick());
+    let two = library.fuse(&[0, 1], "two").report.distillation.unwrap();
+    let (grown, _) = library.change("two", &|_| true, &[2], "three");
+    let three = grown.report.distillation.unwrap();
+    assert!(three.used && two.used);
+    // Both are beside it, and what is measured of them came no farther than it was.
+    for at in [0, 1] {
+        let [[_, alone], [before, after]] = [two.errors[at], three.errors[at]];
+        assert!(alone > 0.0 && before > 0.0, "{two:?} {three:?}");
+        assert!(after < 1.1 * before && after < 1.25 * alone, "{two:?} {three:?}");
+    }
+    assert!(three.errors[2][1] < three.errors[2][0], "{three:?}");
 }
 
 #[test]

@@ -102,6 +102,12 @@ fn what_is_taught_and_fused_is_asked_for_next() {
         (json!({ "concepts": ["/etc/passwd"] }), "there are: zorp"),
         (json!({ "solver": "magic" }), "exact or average"),
         (json!({ "out": "/tmp/x" }), "no field"),
+        (json!({ "scenes": 2 }), "scenes is of the distillation, which is off"),
+        (json!({ "distillation_rate": 0.01 }), "distillation is 0"),
+        (json!({ "distillation": 1, "scenes": 1001 }), "scenes is 1001: expected a whole number"),
+        (json!({ "distillation": 1, "distillation_rank": 0 }), "from 1 to 1024"),
+        (json!({ "distillation": 1, "scene_strength": -1 }), "a number above 0"),
+        (json!({ "distillation": 1, "scenes": 0, "scene_strength": 2 }), "scenes is 0"),
     ] {
         let mut fusion = fusion.clone();
         fusion["name"] = "another".into();

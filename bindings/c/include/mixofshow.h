@@ -167,6 +167,15 @@ typedef struct MosFusion {
   void *user;
   // The part of each change's numbers that "ties" and "dare" keep; NAN: what is usual.
   double density;
+  // Rank of the updates that learn the predictions; 0: 16 for each member and 4 more, 64 at most.
+  size_t distillation_rank;
+  // Pictures of each prompt of each scene that are learnt too, two and three members in regions;
+  // 0: none; -1: the usual number.
+  int64_t scenes;
+  // Strength of a member's own file in its region of a scene, times its own; NAN: what is usual.
+  float scene_strength;
+  // Learning rate of the predictions; NAN: what is usual.
+  float distillation_rate;
 } MosFusion;
 
 // How a model is loaded: begun by mos_load_init.

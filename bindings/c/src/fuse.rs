@@ -6,7 +6,7 @@ use std::ptr;
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::concept::dialects;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Merge, Solver, Way};
-use mixofshow::fusion::{self, ConceptToFuse, Distillation, Order, Settings, markdown};
+use mixofshow::fusion::{self, ConceptToFuse, DistillationOptions, Order, Settings, markdown};
 use mixofshow::{Checkpoint, Pipeline};
 
 use crate::border::{Struct, free, looking, making, read};
@@ -96,6 +96,15 @@ pub struct MosFusion {
     pub user: *mut c_void,
     /// The part of each change's numbers that "ties" and "dare" keep; NAN: what is usual.
     pub density: f64,
+    /// Rank of the updates that learn the predictions; 0: 16 for each member and 4 more, 64 at most.
+    pub distillation_rank: usize,
+    /// Pictures of each prompt of each scene that are learnt too, two and three members in regions;
+    /// 0: none; -1: the usual number.
+    pub scenes: i64,
+    /// Strength of a member's own file in its region of a scene, times its own; NAN: what is usual.
+    pub scene_strength: f32,
+    /// Learning rate of the predictions; NAN: what is usual.
+    pub distillation_rate: f32,
 }
 
 // SAFETY: as it asks.
@@ -129,6 +138,10 @@ unsafe impl Struct for MosFusion {
             watch: None,
             user: ptr::null_mut(),
             density: f64::NAN,
+            distillation_rank: 0,
+            scenes: -1,
+            scene_strength: f32::NAN,
+            distillation_rate: f32::NAN,
         }
     }
 }
@@ -186,11 +199,16 @@ unsafe fn settings(given: &MosFusion) -> Result<Settings> {
     if let Ok(count) = usize::try_from(given.keep_count) {
         settings.keep = unsafe { texts(given.keep, count, "keep") }?;
     }
-    settings.distillation = match u64::try_from(given.distillation) {
-        Err(_) => settings.distillation,
-        Ok(0) => Distillation::NONE,
-        Ok(pictures) => Distillation { pictures, ..Distillation::default() },
+    let number = |value: f32| (!value.is_nan()).then_some(value);
+    let asked = DistillationOptions {
+        pictures: u64::try_from(given.distillation).ok(),
+        rate: number(given.distillation_rate),
+        rank: (given.distillation_rank != 0).then_some(given.distillation_rank),
+        scenes: u64::try_from(given.scenes).ok(),
+        scene_strength: number(given.scene_strength),
     };
+    let distilled = asked.over(settings.distillation, &|field| field.to_string());
+    settings.distillation = distilled.map_err(|unfit| wrong(unfit.words))?;
     Ok(settings)
 }
 

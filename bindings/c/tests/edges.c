@@ -1,4 +1,5 @@
 /* What a program can do wrong, and how calls end: run by tools/test-c.sh under ASan. */
+#include <math.h>
 #include <mixofshow.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,6 +212,23 @@ int main(int count, char **arguments) {
     fusion.solver = "guess";
     CHECK(mos_fuse(&fusion, &fused) == MOS_ERROR);
     SAYS("guess");
+    fusion.solver = "average";
+    CHECK(fusion.scenes == -1 && isnan(fusion.scene_strength) && fusion.distillation_rank == 0);
+    fusion.scenes = 2;
+    CHECK(mos_fuse(&fusion, &fused) == MOS_ERROR);
+    SAYS("scenes is of the distillation, which is off: distillation is 0");
+    fusion.solver = NULL;
+    fusion.distillation_rank = 2000;
+    CHECK(mos_fuse(&fusion, &fused) == MOS_ERROR);
+    SAYS("distillation_rank is 2000: expected a whole number from 1 to 1024");
+    fusion.distillation_rank = 8;
+    fusion.scene_strength = -1;
+    CHECK(mos_fuse(&fusion, &fused) == MOS_ERROR);
+    SAYS("scene_strength is -1: expected a number above 0");
+    fusion.scene_strength = 2;
+    fusion.scenes = 0;
+    CHECK(mos_fuse(&fusion, &fused) == MOS_ERROR);
+    SAYS("scenes is 0");
     mos_concept_free(concept);
     printf("%d checks\n", checks);
     return 0;

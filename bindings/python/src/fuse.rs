@@ -6,7 +6,9 @@ use std::sync::Arc;
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::concept::dialects;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Merge, Solver, Towards, Way};
-use mixofshow::fusion::{self, ConceptToFuse, Distillation, Order, Previous, Settings, markdown};
+use mixofshow::fusion::{
+    self, ConceptToFuse, DistillationOptions, Order, Previous, Settings, markdown,
+};
 use mixofshow::{Checkpoint, Nowhere, Pipeline};
 use pyo3::prelude::*;
 
@@ -153,23 +155,15 @@ impl Given {
         if let Some(prompts) = one("fit", &self.fit, &[("prompts", true), ("words", false)])? {
             settings.whole_prompts = prompts;
         }
-        let usual = Distillation::default();
-        settings.distillation = match (self.distillation, self.distillation_rate) {
-            (Some(0), _) => Distillation::NONE,
-            (Some(pictures), rate) => {
-                Distillation { pictures, rate: rate.unwrap_or(usual.rate), ..usual }
-            }
-            (None, Some(rate)) if settings.distillation.pictures > 0 => {
-                Distillation { rate, ..settings.distillation }
-            }
-            (None, _) => settings.distillation,
+        let asked = DistillationOptions {
+            pictures: self.distillation,
+            rate: self.distillation_rate,
+            rank: self.distillation_rank,
+            scenes: self.scenes,
+            scene_strength: self.scene_strength,
         };
-        if settings.distillation.pictures > 0 {
-            settings.distillation.rank = self.distillation_rank.or(settings.distillation.rank);
-            settings.distillation.scenes = self.scenes.unwrap_or(settings.distillation.scenes);
-            settings.distillation.scene_strength =
-                self.scene_strength.unwrap_or(settings.distillation.scene_strength);
-        }
+        let distilled = asked.over(settings.distillation, &|field| field.to_string());
+        settings.distillation = distilled.map_err(|unfit| argument(unfit.words))?;
         if let Some(prompts) = templates("prompts", self.prompts.take())? {
             settings.prompts.clone_from(&prompts);
             settings.sampled = prompts;

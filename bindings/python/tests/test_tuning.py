@@ -95,7 +95,15 @@ def test_solvers_and_statistics_are_those_of_the_program(concept, mos, tmp_path,
     assert [at["name"] for at in alone.report["concepts"]] == ["zorp"]
     with pytest.raises(ms.PipelineError, match="no concept `luma`"):
         ms.fuse([], to=fused.path, remove=["luma"], statistics="sums", device="cpu")
-    for wrong, words in [({"solver": "sum", "density": 0.2}, None), ({"density": 0.2}, "density")]:
+    off = "scenes is of the distillation, which is off: distillation is 0"
+    for wrong, words in [
+        ({"solver": "sum", "density": 0.2}, None),
+        ({"density": 0.2}, "density"),
+        ({"distillation": 0, "scenes": 2}, off),
+        ({"distillation": 0, "distillation_rate": 0.01}, "distillation_rate is of"),
+        ({"scenes": 0, "scene_strength": 2.0}, "scenes is 0"),
+        ({"distillation_rank": 2000}, "from 1 to 1024"),
+    ]:
         if words:
             with pytest.raises(ms.PipelineError, match=words):
                 ms.fuse([concept], "no", device="cpu", **wrong)

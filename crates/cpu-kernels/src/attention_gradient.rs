@@ -4,6 +4,9 @@
 //! With s = `scale` q k^T, p = exp(s - lse), lse the log of the row's sum of exponentials, and
 //! delta = dy . y of the row: dv = p^T dy, ds = p (dy v^T - delta), dq = `scale` ds k, dk = `scale`
 //! ds^T q. (Dao et al., "FlashAttention", 2022, appendix B.)
+//!
+//! Tokens whose dy is nothing are left out, bit for bit as if they were not: those outside of a
+//! region are of no prompt of it.
 
 use super::attention::{
     Attention, Segment, TOKENS, Weighted, each_piece, keys_at_a_time, matmuls, panels_elements,
@@ -186,8 +189,13 @@ pub fn attention_gradients(
     dkv: &mut [f32],
     scratch: &mut [f32],
 ) {
-    assert!(dkv.len() == 2 * k.len() && dy.len() == q.len());
+    assert!(dkv.len() == 2 * k.len() && dy.len() == q.len() && dq.len() == q.len());
     a.check(q.len(), k.len(), v.len());
+    if !is_live(dy) {
+        dq.fill(0.0);
+        dkv.fill(0.0);
+        return;
+    }
     let (channels, size) = (a.channels(), rows_elements(a.tokens, a.d));
     let (own, rest) = scratch.split_at_mut(queries_scratch_elements(a));
     let both = 2 * a.batch * a.heads * size;
@@ -222,6 +230,91 @@ pub fn attention_gradients(
 struct KeysValues<'a> {
     dkv: Shared,
     rows: &'a [f32],
+}
+
+/// Whether any of these is not zero.
+fn is_live(dy: &[f32]) -> bool {
+    dy.iter().any(|v| *v != 0.0)
+}
+
+/// The rows of a block whose dy is not zero.
+struct Live {
+    rows: [usize; TOKENS],
+    count: usize,
+}
+
+impl Live {
+    fn of(dy: &[f32], stride: usize, count: usize, d: usize) -> Live {
+        let mut live = Live { rows: [0; TOKENS], count: 0 };
+        for r in (0..count).filter(|r| is_live(&dy[r * stride..][..d])) {
+            live.rows[live.count] = r;
+            live.count += 1;
+        }
+        live
+    }
+
+    /// The other rows of `count`.
+    fn dead(&self, count: usize) -> impl Iterator<Item = usize> {
+        let mut live = self.rows[..self.count].iter().peekable();
+        (0..count).filter(move |r| live.next_if_eq(&r).is_none())
+    }
+
+    /// These rows side by side in `own`, of [`live_elements`]; `both`: as [`to_rows`] leaves them,
+    /// too.
+    fn gathered<'o>(
+        &self,
+        q: &[f32],
+        dy: &[f32],
+        stride: usize,
+        d: usize,
+        both: bool,
+        own: &'o mut [f32],
+    ) -> Operands<'o> {
+        let (flat, size) = (TOKENS * d, rows_elements(self.count, d));
+        let (plain, packed) = own.split_at_mut(3 * flat);
+        let (to_q, rest) = plain.split_at_mut(flat);
+        let (to_dy, to_dq) = rest.split_at_mut(flat);
+        let (q_rows, rest) = packed.split_at_mut(size);
+        let dy_rows = &mut rest[..size];
+        for (from, to, rows) in [(q, &mut *to_q, &mut *q_rows), (dy, &mut *to_dy, &mut *dy_rows)] {
+            for (to, r) in to.chunks_exact_mut(d).zip(&self.rows[..self.count]) {
+                to.copy_from_slice(&from[r * stride..][..d]);
+            }
+            if both {
+                to_rows(to, d, self.count, d, rows);
+            }
+        }
+        Operands {
+            count: self.count,
+            q: to_q.as_ptr(),
+            dy: to_dy.as_ptr(),
+            dq: to_dq.as_mut_ptr(),
+            stride: d,
+            q_rows,
+            dy_rows,
+            all: self.count,
+            first: 0,
+        }
+    }
+}
+
+/// Scratch that [`Live::gathered`] takes, for heads of `d` channels.
+fn live_elements(d: usize) -> usize {
+    (3 * TOKENS * d + 2 * rows_elements(TOKENS, d)).next_multiple_of(ALIGN)
+}
+
+/// The tokens of a block: their rows, `stride` apart, and those of q and dy as [`to_rows`] leaves
+/// them, the block's `first` out of `all`.
+struct Operands<'a> {
+    count: usize,
+    q: *const f32,
+    dy: *const f32,
+    dq: *mut f32,
+    stride: usize,
+    q_rows: &'a [f32],
+    dy_rows: &'a [f32],
+    all: usize,
+    first: usize,
 }
 
 #[allow(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
@@ -282,31 +375,53 @@ fn queries(
         let packed = &packed[(b / a.share() * a.heads + h) * all..][..all];
         let (k_panels, rest) = packed.split_at(panels);
         let (v_panels, k_rows) = rest.split_at(panels);
+        let live = Live::of(&dy[at..], channels, count, d);
+        for r in live.dead(count) {
+            unsafe { dq.part(at + r * channels, d) }.fill(0.0);
+        }
+        if live.count == 0 {
+            return;
+        }
+        // A causal token's place is told by its row: these stay.
+        let some = live.count < count && !a.causal;
+        let rows_of = if some { live.count } else { count };
         let mut kept: [[f32; 2]; TOKENS] = std::array::from_fn(|r| {
-            let row = ((b * a.tokens + first + r.min(count - 1)) * a.heads + h) * 2;
+            let token = if some { live.rows[r.min(rows_of - 1)] } else { r.min(count - 1) };
+            let row = ((b * a.tokens + first + token) * a.heads + h) * 2;
             [rows[row], rows[row + 1]]
         });
         let seen = if a.causal { first + count } else { a.keys };
-        with_scratch(2 * TOKENS * stride, |scratch| {
+        let apart = if some { live_elements(d) } else { 0 };
+        with_scratch(2 * TOKENS * stride + apart, |scratch| {
+            let (own, scratch) = scratch.split_at_mut(apart);
             let (scores, weighed) = scratch.split_at_mut(TOKENS * stride);
             let (scores, weighed) = (scores.as_mut_ptr(), weighed.as_mut_ptr());
+            let mut of = Operands {
+                count,
+                q: unsafe { q.as_ptr().add(at) },
+                dy: unsafe { dy.as_ptr().add(at) },
+                dq: unsafe { dq.at(at) },
+                stride: channels,
+                q_rows: &[],
+                dy_rows: &[],
+                all: a.tokens,
+                first,
+            };
+            if let Some(more) = more.filter(|_| !some) {
+                let size = rows_elements(a.tokens, d);
+                let own = &more.rows[2 * (b * a.heads + h) * size..][..2 * size];
+                (of.q_rows, of.dy_rows) = own.split_at(size);
+            }
+            if some {
+                of = live.gathered(&q[at..], &dy[at..], channels, d, more.is_some(), own);
+            }
             for key in (0..seen).step_by(keys_at_a_time(d)) {
                 let keys = keys_at_a_time(d).min(seen - key);
+                let Operands { count, q, dy, stride: apart, .. } = of;
                 unsafe {
-                    let (q, dy) = (q.as_ptr().add(at), dy.as_ptr().add(at));
                     let panel = key * d;
-                    matmuls(level, q, channels, count, &k_panels[panel..], keys, d, scores, stride);
-                    matmuls(
-                        level,
-                        dy,
-                        channels,
-                        count,
-                        &v_panels[panel..],
-                        keys,
-                        d,
-                        weighed,
-                        stride,
-                    );
+                    matmuls(level, q, apart, count, &k_panels[panel..], keys, d, scores, stride);
+                    matmuls(level, dy, apart, count, &v_panels[panel..], keys, d, weighed, stride);
                     let place = a.causal.then_some((first, key));
                     if alone {
                         let own = &mut kept;
@@ -322,24 +437,22 @@ fn queries(
                         all: a.keys,
                         first: key,
                         d,
-                        y: dq.at(at),
-                        y_stride: channels,
+                        y: of.dq,
+                        y_stride: apart,
                         add: key > 0,
                         across: false,
                     };
                     weighted.sum(level);
                     if let Some(more) = more {
-                        let size = rows_elements(a.tokens, d);
-                        let own = &more.rows[2 * (b * a.heads + h) * size..][..2 * size];
-                        let (q_rows, dy_rows) = own.split_at(size);
                         let to = (shared * a.keys + key) * channels + h * d;
                         let weighted = Weighted {
                             rows: keys,
                             length: count,
-                            v: q_rows,
-                            all: a.tokens,
-                            first,
+                            v: of.q_rows,
+                            all: of.all,
+                            first: of.first,
                             y: more.dkv.at(dkv + to),
+                            y_stride: channels,
                             add: true,
                             across: true,
                             ..weighted
@@ -347,11 +460,19 @@ fn queries(
                         weighted.sum(level);
                         Weighted {
                             w: scores,
-                            v: dy_rows,
+                            v: of.dy_rows,
                             y: more.dkv.at(dkv + k.len() + to),
                             ..weighted
                         }
                         .sum(level);
+                    }
+                }
+            }
+            if some {
+                for (r, token) in live.rows[..live.count].iter().enumerate() {
+                    unsafe {
+                        let from = std::slice::from_raw_parts(of.dq.add(r * d), d);
+                        dq.part(at + token * channels, d).copy_from_slice(from);
                     }
                 }
             }
@@ -510,6 +631,12 @@ pub fn attention_keys_values(
                 let start = if a.causal { first / step * step } else { 0 };
                 for token in (start..a.tokens).step_by(step) {
                     let tokens = step.min(a.tokens - token);
+                    let mut of_head = dy[(entry * a.tokens + token) * channels + h * d..]
+                        .chunks(channels)
+                        .take(tokens);
+                    if !of_head.any(|row| is_live(&row[..d])) {
+                        continue;
+                    }
                     unsafe {
                         let (k, v) = (k.as_ptr().add(at), v.as_ptr().add(at));
                         let panel = token * d;
@@ -559,6 +686,11 @@ pub fn attention_keys_values(
                             .sum(level);
                     }
                     add = true;
+                }
+            }
+            if !add {
+                for (part, r) in (0..2 * count).map(|i| (i / count * values, i % count)) {
+                    unsafe { dkv.part(part + at + r * channels, d) }.fill(0.0);
                 }
             }
         });

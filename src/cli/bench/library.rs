@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use faer::Mat;
-use mixofshow::fusion::Statistics;
 use mixofshow::fusion::solve::{self, Exact, Factors, Group, Layer, Solver, Towards};
+use mixofshow::fusion::{GrowthCost, Settings, Statistics};
 use mixofshow::{NumberRange as Range, unwatched};
 use serde::Serialize;
 
@@ -119,6 +119,8 @@ struct Line {
     solve_each: f64,
     /// Adding the last one to what was solved for.
     grow: f64,
+    /// What the UNet is run for besides, where the last one is added: counted, not measured.
+    unet: GrowthCost,
     /// The most memory that the process has had.
     memory: u64,
 }
@@ -166,6 +168,7 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
             solve: solved,
             solve_each: solved / count as f64,
             grow: grown,
+            unet: GrowthCost::of(count - 1, &Settings::default()),
             memory: most_memory(),
         };
         terminal.detail(format!("{line:?}"));
@@ -183,6 +186,9 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
         "of each, s",
         "one added, s",
         "memory",
+        "scenes",
+        "passes",
+        "updates",
     ]);
     for line in &lines {
         let seconds = |seconds: f64| format!("{seconds:.3}");
@@ -193,12 +199,17 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
             seconds(line.solve_each),
             seconds(line.grow),
             units::bytes(line.memory),
+            line.unet.scenes.to_string(),
+            line.unet.passes.to_string(),
+            line.unet.updates.to_string(),
         ]);
     }
     terminal.print(format!(
         "{table}\nCPU time of 4 groups of layers of Stable Diffusion 1.5's widths (320, 640 and \
             1280 with queries, keys and values; 768 with what reads the prompt), {} inputs of each \
-            concept, made up; without pictures and distillation",
+            concept, made up; without pictures and distillation. Of those, counted and not \
+            measured, for the last one added: scenes with others, passes of the UNet that sample \
+            it and them, updates that learn them (beside up to 8 of the others)",
         options.inputs
     ))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
+use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Loraclr, Merge, Solver, Towards, Way};
 use mixofshow::training::config::repeatable_seed;
 
@@ -12,8 +13,6 @@ use crate::cli::values;
 const GROW: &str = "Growing and shrinking";
 const STATISTICS: &str = "Statistics";
 const SOLVING: &str = "Solving";
-/// Above it, updates are as large as the layers.
-const MOST_RANK: u32 = 1024;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,32 +124,32 @@ pub struct Arguments {
     /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns
     /// after its layers are solved for; 0: none [default: 4 with exact, else 0]
     #[arg(
-        long, value_name = "PICTURES", value_parser = Range::whole(0, 1000).parser::<u64>(),
+        long, value_name = "PICTURES", value_parser = Distillation::PICTURES.parser::<u64>(),
         help_heading = SOLVING
     )]
     pub distillation: Option<u64>,
     /// Learning rate of that [default: 0.002]
     #[arg(
-        long, value_name = "RATE", value_parser = Range::POSITIVE_SHARE.parser::<f32>(),
+        long, value_name = "RATE", value_parser = Distillation::RATE.parser::<f32>(),
         help_heading = SOLVING
     )]
     pub distillation_rate: Option<f32>,
     /// Rank of the updates that learn it [default: 16 for each concept and 4 more, 64 at most]
     #[arg(
-        long, value_name = "RANK", value_parser = Range::whole(1, MOST_RANK).parser::<usize>(),
+        long, value_name = "RANK", value_parser = Distillation::RANK.parser::<usize>(),
         help_heading = SOLVING
     )]
     pub distillation_rank: Option<usize>,
     /// Pictures of each prompt of each scene that it learns too, two and three concepts in regions
     /// as their own files make them together; 0: none [default: 3]
     #[arg(
-        long, value_name = "PICTURES", value_parser = Range::whole(0, 1000).parser::<u64>(),
+        long, value_name = "PICTURES", value_parser = Distillation::PICTURES.parser::<u64>(),
         help_heading = SOLVING
     )]
     pub scenes: Option<u64>,
     /// Strength of a concept's own file in its region of a scene, times its own [default: 1.6]
     #[arg(
-        long, value_name = "FACTOR", value_parser = Range::POSITIVE.parser::<f32>(),
+        long, value_name = "FACTOR", value_parser = Distillation::STRENGTH.parser::<f32>(),
         help_heading = SOLVING
     )]
     pub scene_strength: Option<f32>,

@@ -16,11 +16,12 @@ struct Plan<'a> {
     warnings: Vec<String>,
 }
 
-/// Of the device, one of the first four at a time.
+/// Of the device, one of the first five at a time.
 #[derive(Serialize)]
 struct Bytes {
     text_encoders: u64,
     sampling: u64,
+    predictions: u64,
     scenes: u64,
     distillation: u64,
     streamed_each_step: u64,
@@ -42,6 +43,7 @@ pub fn print(
     let bytes = Bytes {
         text_encoders: planned.text,
         sampling: planned.sampling,
+        predictions: planned.predictions,
         scenes: planned.scenes,
         distillation: planned.distillation,
         streamed_each_step: planned.streaming.map_or(0, |held| held.streamed),
@@ -69,7 +71,14 @@ pub fn print(
                 units::bytes(bytes.host)
             ),
         ),
-        row("scenes", units::bytes(bytes.scenes)),
+        row(
+            "predictions",
+            format!(
+                "a concept's {}, a scene's {}",
+                units::bytes(bytes.predictions),
+                units::bytes(bytes.scenes)
+            ),
+        ),
         row("distillation", units::bytes(bytes.distillation)),
         row(
             "at most",

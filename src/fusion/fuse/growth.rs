@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use faer::Mat;
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::super::base::base_weight;
 use super::super::folder;
 use super::super::scenes;
-use super::super::settings::Distillation;
+use super::super::settings::{Distillation, Settings};
 use super::super::solve::{Exact, Group, LayerMeasures, Measures, RidgeChoice, Solver};
 use super::super::statistics::{Statistics, triangle};
 use super::{
@@ -34,6 +35,55 @@ const MOST_BESIDE: usize = 8;
 const SHARE_BESIDE: usize = 2;
 /// Beyond the numbers that other draws of a run have.
 const FIRST_DRAW: u64 = 1 << 32;
+
+/// Of so many others, beside how many a new concept is learnt.
+fn beside_of(others: usize) -> usize {
+    others.min(MOST_BESIDE)
+}
+
+/// Predictions of each of those, beside so many of the new one.
+fn lessons_beside(lessons: usize, beside: usize) -> usize {
+    (SHARE_BESIDE * lessons).div_ceil(beside.max(1))
+}
+
+/// What the UNet does where one concept is added, besides the sums of its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GrowthCost {
+    /// Scenes of it and others.
+    pub scenes: usize,
+    /// Passes in which it and its scenes are sampled by the concepts' own files.
+    pub passes: usize,
+    /// Predictions that are learnt, its own, others', ordinary prompts' and of scenes.
+    pub lessons: usize,
+    /// Updates in which they are; some more where passes of several pictures are filled up.
+    pub updates: usize,
+}
+
+impl GrowthCost {
+    /// Of one with words of its own, added to so many `others` that have them too.
+    pub fn of(others: usize, settings: &Settings) -> GrowthCost {
+        let Distillation { pictures, scenes: seeds, batch, .. } = settings.distillation;
+        if pictures == 0 {
+            return GrowthCost { scenes: 0, passes: 0, lessons: 0, updates: 0 };
+        }
+        let halves = if settings.guidance == 1.0 { 1 } else { 2 };
+        let count = |seeds: u64| settings.sampled.len() * seeds as usize * settings.steps;
+        let scenes = if seeds == 0 { 0 } else { scenes::with(others).count() };
+        let (own, beside) = (halves * count(pictures), beside_of(others));
+        let of_others = beside * lessons_beside(own, beside).min(own);
+        let ordinary = RecordedSubject::keep(settings, false).map_or(0, |subject| {
+            let subject = subject.distilled(settings);
+            halves * subject.sampled.len() * subject.seeds as usize * subject.steps
+        });
+        let lessons = own + of_others + ordinary + halves * scenes * count(seeds);
+        GrowthCost {
+            scenes,
+            passes: count(pictures) + scenes * count(seeds),
+            lessons,
+            updates: (lessons / batch.max(1)).max(1),
+        }
+    }
+}
 
 /// The batches in which concepts came: those of `history`, as far as they are there still, then all
 /// others.
@@ -394,7 +444,7 @@ impl Fusion<'_, '_> {
         let start = Instant::now();
         let mut order: Vec<usize> = (0..others.len()).collect();
         Draws::new(self.settings.seed).at(Purpose::Lessons, FIRST_DRAW + step).shuffle(&mut order);
-        order.truncate(MOST_BESIDE);
+        order.truncate(beside_of(others.len()));
         // Scenes are with the first that were drawn.
         let drawn: Vec<&FusedConcept> =
             order.iter().filter_map(|at| others.get(*at).copied()).collect();
@@ -411,7 +461,7 @@ impl Fusion<'_, '_> {
         }
         let weight: f64 = new.iter().map(|member| member.weight).sum();
         let share = SHARE_BESIDE as f64 * weight / beside.len().max(1) as f64;
-        let most = (SHARE_BESIDE * lessons).div_ceil(beside.len().max(1));
+        let most = lessons_beside(lessons, beside.len());
         for member in &beside {
             let subject = RecordedSubject::concept(member, self.settings).distilled(self.settings);
             let teacher = self.teacher(subject, share)?;
@@ -422,7 +472,7 @@ impl Fusion<'_, '_> {
             teachers.push(self.teacher(subject.distilled(self.settings), 1.0)?);
         }
         let mut stood = Vec::new();
-        for member in new.iter().filter(|_| self.settings.distillation.scenes > 0) {
+        for member in new {
             let others = new.iter().filter(|other| other.key != member.key);
             let others: Vec<&FusedConcept> = drawn.iter().copied().chain(others).collect();
             for scene in scenes::scenes_with(member, &others, self.settings) {

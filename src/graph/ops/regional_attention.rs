@@ -261,13 +261,11 @@ impl Operation for RegionalAttention {
             let read = graph.attention(q, keys, values, heads, scale, false)?;
             let rows = graph.apply(AttentionRows(attention), &[q, keys, read, upstream])?;
             let part = [q, keys, values, upstream, rows];
-            if context.wants(0) {
-                let dq = graph.apply(AttentionQueries(attention), &part)?;
-                total = Some(match total {
-                    Some(total) => graph.add(total, dq)?,
-                    None => dq,
-                });
-            }
+            let dq = match context.wants(0) {
+                true => Some(graph.apply(AttentionQueries(attention), &part)?),
+                false => None,
+            };
+            // Next to each other, the processor makes both in one go.
             if of_prompts {
                 let both = graph.apply(AttentionKeysValues(attention), &part)?;
                 let shape = graph.shape(keys).clone();
@@ -276,6 +274,10 @@ impl Operation for RegionalAttention {
                     all.push(graph.reshape(one, shape.clone())?);
                 }
             }
+            total = match (total, dq) {
+                (Some(total), Some(dq)) => Some(graph.add(total, dq)?),
+                (total, dq) => total.or(dq),
+            };
         }
         let mut joined = |parts: &[Tensor]| match parts {
             [] => Ok(None),

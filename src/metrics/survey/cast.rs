@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Class, ConceptSettings, Error, PromptList, Reference, Result, Subject};
 use crate::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
-use crate::concept::{self, Applied, Concept, ScaledFile, dialects};
+use crate::concept::{self, Applied, ScaledFile, dialects};
 use crate::file_kind::read_text;
 use crate::fusion::{ConceptReport, Previous};
 use crate::picture::{Mask, Picture};
@@ -181,18 +181,12 @@ fn of_files(
                 name: concept.name.clone(),
                 phrase: words.join(" "),
                 words,
-                class_word: class_word(&concept),
+                class_word: concept.class_word().map(String::from),
                 own: Some((Applied::scaled(concept, |network| source.scale_of(network))?, source)),
             });
         }
     }
     Ok(all)
-}
-
-/// What the last word started from, where that is a word.
-fn class_word(concept: &Concept) -> Option<String> {
-    let start = concept.words.iter().rev().find_map(|word| word.initializer.clone());
-    start.filter(|start| !start.starts_with('<'))
 }
 
 /// Those of a fused model: as its note lists them, else as the folders do.

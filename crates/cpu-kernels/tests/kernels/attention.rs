@@ -212,6 +212,81 @@ fn gradients() {
     }
 }
 
+/// dq, dk and dv in one go, and each alone.
+fn all_gradients(
+    level: Level,
+    a: &Attention,
+    [q, k, v, y, dy]: [&[f32]; 5],
+) -> Vec<(&'static str, Vec<f32>)> {
+    let count = a.batch * a.tokens * a.heads * 2;
+    let mut rows = vec![f32::NAN; count];
+    let mut scratch = vec![f32::NAN; backward::rows_scratch_elements(a)];
+    backward::attention_rows(level, a, q, k, y, dy, &mut rows, &mut scratch);
+    let (mut dq, mut dkv) = (vec![f32::NAN; q.len()], vec![f32::NAN; 2 * k.len()]);
+    let mut scratch = vec![f32::NAN; backward::gradients_scratch_elements(a)];
+    let (to, more) = (&mut dq, &mut dkv);
+    backward::attention_gradients(level, a, q, k, v, dy, &rows, to, more, &mut scratch);
+    let mut found = vec![("dq", dq), ("dkv", dkv)];
+    let mut scratch = vec![f32::NAN; backward::queries_scratch_elements(a)];
+    let mut dq = vec![f32::NAN; q.len()];
+    backward::attention_queries(level, a, q, k, v, dy, &rows, &mut dq, &mut scratch);
+    found.push(("dq alone", dq));
+    let mut scratch = vec![f32::NAN; backward::keys_values_scratch_elements(a)];
+    let mut dkv = vec![f32::NAN; 2 * k.len()];
+    backward::attention_keys_values(level, a, q, k, v, dy, &rows, &mut dkv, &mut scratch);
+    found.push(("dkv alone", dkv));
+    found
+}
+
+/// Tokens without a gradient are left out. Beside them, those with the least one that is not zero
+/// are not, and change no bit of what is larger.
+#[test]
+fn gradients_of_some_tokens() {
+    let left_of = |token: usize| token % 16 < 7;
+    let some: [(&str, &dyn Fn(usize) -> bool); 5] = [
+        ("left", &left_of),
+        ("late", &|token| token >= 140),
+        ("one", &|token| token == 3),
+        ("all", &|_| true),
+        ("none", &|_| false),
+    ];
+    for a in shapes() {
+        let c = a.heads * a.d;
+        let q = numbers(a.batch * a.tokens * c, 1);
+        let [k, v] = [2, 3].map(|seed| numbers(a.kv_batch * a.keys * c, seed));
+        let whole = numbers(q.len(), 4);
+        for (name, is_live) in some {
+            let mut dy = [0.0, f32::from_bits(1)].map(|rest| {
+                let value =
+                    |(at, v): (usize, &f32)| if is_live(at / c % a.tokens) { *v } else { rest };
+                whole.iter().enumerate().map(value).collect::<Vec<f32>>()
+            });
+            // In one head alone.
+            if a.heads > 1 && name == "left" {
+                dy.iter_mut().for_each(|dy| dy[..a.d].copy_from_slice(&whole[..a.d]));
+            }
+            for &level in Level::available() {
+                let y = run(level, &a, &q, &k, &v, None);
+                let [found, wanted] =
+                    [&dy[0], &dy[1]].map(|dy| all_gradients(level, &a, [&q, &k, &v, &y, dy]));
+                for ((part, found), (_, wanted)) in found.iter().zip(&wanted) {
+                    for (at, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+                        let same = match wanted.abs() < 1e-30 {
+                            true => found.to_bits() == 0,
+                            false => found.to_bits() == wanted.to_bits(),
+                        };
+                        assert!(
+                            same,
+                            "{part} of {name}, {}, {a:?}, {at}: {found:e} {wanted:e}",
+                            level.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn regions() {
     let (tokens, lengths) = (150usize, [77usize, 20, 33]);
