@@ -14,7 +14,7 @@ use super::on_device::contents;
 use super::source::{Settings, Source};
 use super::spec::{Fill, Reference, Shape, Spec};
 use super::statistics::{Difference, quantile};
-use super::trial::{Trial, Unfit, is_dangerous, tolerance};
+use super::trial::{Trial, Unfit, interface, is_dangerous, tolerance};
 use crate::backend::wgpu::Gpu;
 
 /// How kernels are measured.
@@ -145,7 +145,7 @@ pub fn roofline(gpu: &Arc<Gpu>, clock: &Clock<'_>) -> Result<Roofline> {
         @compute @workgroup_size(1) fn main() { y[0] = 1.0; }";
     let failed = |message: String| Error::Kernel { kernel: "an empty dispatch".into(), message };
     let module = naga::front::wgsl::parse_str(text).map_err(|e| failed(e.message().into()))?;
-    let interface = Interface::of(&module).map_err(failed)?;
+    let interface = Interface::of(&module).map_err(|problem| failed(problem.what))?;
     let none = Default::default();
     let pipeline = Pipeline::new(gpu, "empty", &module, &interface, &none, true).map_err(failed)?;
     let content = Content { name: "y".into(), bytes: vec![0; 16], uniform: false };
@@ -174,8 +174,7 @@ pub(super) fn ready(
     let failed = |message: String| source.failed(message);
     let module: Module = naga::front::wgsl::parse_str(&wgsl.text)
         .map_err(|error| failed(error.message().to_string()))?;
-    let interface = Interface::of(&module).map_err(failed)?;
-    interface.fits(spec).map_err(failed)?;
+    let interface = interface(source, spec, &contender.settings, &wgsl, &module)?;
     let shape =
         Shape { label: String::new(), sizes: sizes.to_vec(), fill: Fill::Ordinary, huge: true };
     let trial = match Trial::new(source, spec, &contender.settings, &interface, &shape) {

@@ -7,7 +7,9 @@ mod bench;
 mod cases;
 mod check;
 mod compare;
+mod complaint;
 mod device;
+mod edge;
 mod error;
 mod expected;
 mod expression;
@@ -27,6 +29,7 @@ mod show;
 mod source;
 mod spec;
 mod statistics;
+mod strides;
 mod trial;
 mod tune;
 

@@ -14,7 +14,7 @@ fn a_right_kernel_ends_with_0_and_a_wrong_one_with_1() {
     assert!(right.stdout.contains("on no device"), "{}", right.stdout);
     let line = format!("kernel check @/wrong/barrier_after_peak.wgsl {ALONE}");
     let wrong = run(&folder, &line).failed(1, &["1 fault in"]);
-    assert!(wrong.stdout.contains("missing barrier: line 28: "), "{}", wrong.stdout);
+    assert!(wrong.stdout.contains("barrier_after_peak.wgsl:28: missing barrier: "), "{}", wrong.stdout);
     let line = format!("kernel check @/wrong/padding.wgsl --only ragged --json {ALONE}");
     let json = run(&folder, &line).failed(1, &[]).json();
     assert_eq!(json[0]["faults"][0]["kind"], "out-of-bounds-write");
@@ -130,7 +130,7 @@ fn a_kernel_is_watched() {
     assert!(first.stdout.contains("right at"), "{}", first.stdout);
     std::fs::write(&path, text.replace("let total = parts[0];", "let total = parts[0]")).unwrap();
     let broken = run(folder.path(), &watch).ok();
-    assert!(broken.stderr.contains("line 35: expected `;`"), "{}", broken.stderr);
+    assert!(broken.stderr.contains("softmax.wgsl:34: expected `;`"), "{}", broken.stderr);
 }
 
 #[test]
@@ -203,10 +203,10 @@ fn files_are_checked_one_by_one() {
     put("empty.wgsl", "//% kind softmax\n");
     let line = format!("kernel check @/broken.wgsl @/marked.wgsl @/empty.wgsl {ALONE}");
     let told = run(folder.path(), &line)
-        .failed(1, &["broken.wgsl: line 2", "empty.wgsl: expected one @compute entry point"]);
+        .failed(1, &["broken.wgsl:2: ", "empty.wgsl: expected one @compute entry point"]);
     assert!(told.stdout.contains("marked.wgsl: right at"), "{}", told.stdout);
     let json = run(folder.path(), &format!("{line} --json")).failed(1, &[]).json();
-    assert!(json[0]["error"].as_str().unwrap().contains("line 2"), "{json}");
+    assert!(json[0]["error"].as_str().unwrap().contains("broken.wgsl:2: "), "{json}");
     assert!(json[1]["error"].is_null() && !json[1]["shapes"].as_array().unwrap().is_empty());
     run(folder.path(), &format!("kernel show @/empty.wgsl {ALONE}")).failed(1, &["entry point"]);
 }

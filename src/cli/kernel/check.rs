@@ -164,9 +164,7 @@ pub fn print(report: &CheckReport, whole: bool, terminal: &Terminal) -> Result<(
         terminal.note(format!("note: {note}"));
     }
     for fault in &report.faults {
-        let times =
-            if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
-        terminal.print(format!("{fault}{times}"))?;
+        terminal.print(fault.told(report.shapes.len()))?;
     }
     let where_ = match (&report.device, report.shapes.iter().any(|shape| shape.on_device)) {
         (Some(device), true) => format!("executed as it is written, and run on {device}"),

@@ -91,10 +91,9 @@ impl Wanted {
         match (&self.kind, &source.kind) {
             (Some(kind), _) => Ok(Spec::kind(kind)?),
             // The file is to blame, not the command line.
-            (None, Some(kind)) => Ok(Spec::kind(kind).map_err(|error| {
-                let (kernel, message) = (source.name.clone(), error.to_string());
-                mixofshow::workbench::Error::Kernel { kernel, message }
-            })?),
+            (None, Some(kind)) => {
+                Ok(Spec::kind(kind).map_err(|error| source.unknown_kind(&error))?)
+            }
             (None, None) => Err(Failure::Usage(format!(
                 "{}: what does it compute? Say it with --as ({}), --like FILE.toml, or a line \
                  `//% kind KIND` in the kernel",
