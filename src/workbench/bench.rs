@@ -349,7 +349,7 @@ pub fn bench(
     };
     let mut checked = Vec::new();
     for contender in contenders {
-        let trusted = may_be_trusted(contender, spec)?;
+        let trusted = may_be_trusted(contender, spec).map_err(Error::faulty)?;
         if !trusted && !options.checked {
             report.notes.push(format!(
                 "{}: cannot be executed as it is written, so it runs with bounds checks",

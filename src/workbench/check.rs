@@ -50,11 +50,16 @@ pub struct CheckOptions {
 pub fn check(source: &Source, spec: &Spec, options: &CheckOptions) -> Result<CheckReport> {
     let wgsl = source.wgsl(&options.settings)?;
     let mut checking = Checking::new(source, spec, options, wgsl)?;
-    for shape in &spec.shapes {
-        let wanted = options.only.as_ref().is_none_or(|only| shape.label.contains(only));
-        if wanted {
-            checking.shape(shape)?;
-        }
+    let only = options.only.as_ref().map(|only| only.to_lowercase());
+    let is_wanted =
+        |shape: &&Shape| only.as_ref().is_none_or(|only| shape.label.to_lowercase().contains(only));
+    let wanted: Vec<&Shape> = spec.shapes.iter().filter(is_wanted).collect();
+    if let (Some(only), true) = (&options.only, wanted.is_empty()) {
+        let labels: Vec<&str> = spec.shapes.iter().map(|shape| shape.label.as_str()).collect();
+        return Err(Error::unknown(format!("shape of {}", spec.name), only, &labels));
+    }
+    for shape in wanted {
+        checking.shape(shape)?;
     }
     checking.finish()
 }
@@ -115,6 +120,9 @@ impl<'a> Checking<'a> {
     fn shape(&mut self, shape: &'a Shape) -> Result<()> {
         let (source, spec) = (self.source, self.spec);
         if shape.huge && self.options.device.is_none() {
+            if self.options.only.is_some() {
+                self.note("left out: so large a shape is for devices alone", &shape.label);
+            }
             return Ok(());
         }
         let trial = match Trial::new(source, spec, &self.options.settings, &self.interface, shape) {

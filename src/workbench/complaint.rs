@@ -232,7 +232,11 @@ fn with_types(text: &str) -> String {
         replace(format!("Operation {name} can't"), format!("`{operator}` can't"));
     }
     // Where what has the type could not be told.
-    told.replace("with (of type ", "with (").replace("and (of type ", "and (")
+    let (Some(rest), true) = (told.strip_suffix(')'), told.contains(" can't work with (of type "))
+    else {
+        return told;
+    };
+    rest.replace(" with (of type ", " with ").replace(") and (of type ", " and ")
 }
 
 /// Whether it is `[12]`.
@@ -274,7 +278,7 @@ mod tests {
             (
                 "  let two = vec2<u32>(1u);\n  if (any(two >= i)) { y[i] = 1.0; }\n}\n",
                 8,
-                "`>=` can't work with `vec2<u32>(1u)` (of type vec2<u32>) and",
+                "`>=` can't work with vec2<u32> and u32",
             ),
             ("  y[i] = max(x[i], 1u);\n}\n", 7, ""),
             ("  break;\n}\n", 7, "`break`"),

@@ -35,6 +35,15 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A kernel in which something was found that makes all else idle: it is not run, or what it
+    /// gives is wrong.
+    #[error("{kernel}: {message}")]
+    Faulty {
+        /// Its file, or its name.
+        kernel: String,
+        /// What was found.
+        message: String,
+    },
     /// Of the device.
     #[error(transparent)]
     Device(#[from] backend::Error),
@@ -47,6 +56,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of what is found in a kernel before it is measured: results that say nothing.
+    pub(super) fn faulty(self) -> Error {
+        match self {
+            Error::Kernel { kernel, message } => Error::Faulty {
+                kernel,
+                message: format!(
+                    "{message}; one that is for some sizes alone says so in its header, as in `//% \
+                     needs columns % 4 == 0`"
+                ),
+            },
+            other => other,
+        }
+    }
+
     /// A name that none of these has.
     pub(super) fn unknown(what: impl Into<String>, name: &str, known: &[&str]) -> Error {
         let known = backend::wgpu::advice(name, known);

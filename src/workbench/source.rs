@@ -260,6 +260,14 @@ impl Source {
             let known: Vec<&str> = self.tuned.iter().map(|(name, _)| name.as_str()).collect();
             return Err(Error::unknown("parameter", name, &known));
         }
+        for (name, values) in &self.tuned {
+            if let Some(value) = set.get(name).filter(|value| !values.contains(value)) {
+                let known: Vec<String> = values.iter().map(Setting::to_string).collect();
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                let what = format!("value of {name}");
+                return Err(Error::unknown(what, &value.to_string(), &known));
+            }
+        }
         Ok(all)
     }
 
@@ -457,6 +465,10 @@ fn main() {
         let set = Settings::from([("size".to_string(), Setting::Number(16))]);
         let said = source.wgsl(&set).unwrap_err().to_string();
         assert!(said.contains("unknown parameter `size`; there are tile"), "{said}");
+        let set = Settings::from([("tile".to_string(), Setting::Number(12))]);
+        let said = source.wgsl(&set).unwrap_err().to_string();
+        assert!(said.contains("unknown value of tile `12`"), "{said}");
+        assert!(said.contains("there are 8, 16"), "{said}");
     }
 
     #[test]

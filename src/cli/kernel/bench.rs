@@ -8,7 +8,7 @@ use mixofshow::backend::wgpu::Gpu;
 use mixofshow::workbench::{BenchOptions, BenchReport, Clock, Contender, Source, Spec, bench};
 
 use super::told::{beside, describe, is_wrong, seconds};
-use super::{Global, Result, Terminal, Wanted, check_output, device, html, source};
+use super::{Found, Global, Result, Terminal, Wanted, check_output, device, html, source};
 use crate::cli::bench::Clock as Times;
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, interrupt, values};
@@ -23,8 +23,8 @@ use crate::cli::{Failure, interrupt, values};
 /// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
 /// where the device is a software driver. Results are compared with the reference, too: a kernel
 /// that is wrong says so, and the exit code is 1. Before that each is executed as it is written at
-/// a small shape: one that leaves its bindings, or does not end, is not run. Without a card, name a
-/// software driver in --adapter.
+/// a small shape: one that leaves its bindings, or does not end, is not run (exit code 1, too).
+/// Without a card, name a software driver in --adapter.
 #[derive(Debug, Args)]
 pub struct Options {
     /// WGSL files
@@ -184,17 +184,13 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     all_right(&report)
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("wrong results: {0}")]
-struct Wrong(String);
-
 /// An error where a kernel's results are wrong: its times say nothing.
 fn all_right(report: &BenchReport) -> Result<()> {
     let wrong = report.measured.iter().filter(|one| is_wrong(one));
     let wrong: Vec<String> = wrong.map(|one| format!("{} at {}", one.kernel, one.sizes)).collect();
     match wrong.is_empty() {
         true => Ok(()),
-        false => Err(Failure::Failed(Box::new(Wrong(wrong.join("; "))))),
+        false => Err(Found::failure(format!("wrong results: {}", wrong.join("; ")))),
     }
 }
 

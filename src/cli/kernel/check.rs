@@ -8,7 +8,7 @@ use mixofshow::backend::wgpu::Gpu;
 use mixofshow::counted;
 use mixofshow::workbench::{CheckOptions, CheckReport, Source, check, check_shipped};
 
-use super::{Global, Result, Terminal, Wanted, adapter, is_own, source};
+use super::{Found, Global, Result, Terminal, Wanted, adapter, in_words, is_own, source};
 use crate::cli::Failure;
 use crate::cli::progress::Progress;
 
@@ -26,7 +26,7 @@ use crate::cli::progress::Progress;
 /// A kernel binds the tensors of its kind by their names (docs/kernels.md), and its header says how
 /// many workgroups it takes: `//% dispatch [ceil(columns / 16), ceil(rows / 16)]`. A kernel of this
 /// program is checked by its name, or a file that is called as one, as the operations dispatch it.
-/// Exit code 0 only if nothing is found.
+/// Exit code 0 if nothing is found, 1 if something is, 2 if a kernel could not be looked at.
 #[derive(Debug, Args)]
 pub struct Options {
     /// WGSL files, or names of this program's kernels
@@ -35,9 +35,10 @@ pub struct Options {
     #[command(flatten)]
     wanted: Wanted,
     /// All kernels of this program
-    #[arg(long, conflicts_with_all = ["files", "kind", "like", "set"])]
+    #[arg(long, conflicts_with_all = ["files", "kind", "like", "set", "only"])]
     shipped: bool,
-    /// Only at shapes whose name contains this: ordinary, ragged, huge, NaN ...
+    /// Only at shapes whose name contains this: ordinary, ragged, tiny, a NaN ...; another word lists
+    /// those of the kind
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Print JSON: for each kernel its shapes, faults and notes
@@ -45,9 +46,20 @@ pub struct Options {
     json: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Found(String);
+impl Options {
+    /// An error where an option is given that kernels of this program do not have.
+    fn is_for_others(&self, source: &Source) -> Result<()> {
+        let given = [("--only", self.only.is_some()), ("--set", !self.wanted.set.is_empty())];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(Failure::Usage(format!(
+                "{option}: {} is checked as this program's operations use it, in all their ways; \
+                 {option} is for kernels that say what they compute",
+                source.name
+            ))),
+            None => Ok(()),
+        }
+    }
+}
 
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let mut reports = Vec::new();
@@ -67,7 +79,10 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     let mut failures = Vec::new();
     for (file, source) in options.files.iter().zip(sources) {
         let looked = source.and_then(|source| match is_own(&source, &options.wanted) {
-            true => shipped(Some(&source), terminal),
+            true => {
+                options.is_for_others(&source)?;
+                shipped(Some(&source), terminal)
+            }
             false => Ok(vec![one(&source, options, known.len() > 1, gpu.as_ref())?]),
         });
         match looked {
@@ -96,16 +111,25 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         .map(|report| match &report.error {
             Some(error) if error.contains(&report.kernel) => error.clone(),
             Some(error) => format!("{}: {error}", report.kernel),
-            None => format!("{} in {}", counted(report.faults.len(), "fault"), report.kernel),
+            None => verdict(report),
         })
         .collect();
-    Err(Failure::Failed(Box::new(Found(told.join(", ")))))
+    match failures.is_empty() {
+        true => Err(Found::failure(told.join(", "))),
+        // Not all could be looked at.
+        false => Err(Failure::Usage(told.join(", "))),
+    }
+}
+
+/// What was found, in short.
+pub fn verdict(report: &CheckReport) -> String {
+    format!("{} in {}", counted(report.faults.len(), "fault"), report.kernel)
 }
 
 /// What went wrong, in words.
 fn said(failure: &Failure) -> String {
     match failure {
-        Failure::Failed(error) => error.to_string(),
+        Failure::Failed(error) => in_words(&**error),
         Failure::Usage(text) => text.clone(),
         Failure::Stopped | Failure::Unread => String::new(),
     }

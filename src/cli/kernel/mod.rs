@@ -13,16 +13,44 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::terminal::Terminal;
+use super::terminal::{Terminal, in_words};
 use super::{Failure, Global, Result, files};
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
 use mixofshow::checkpoint::output;
 use mixofshow::workbench::{Setting, Settings, Source, Spec, kinds, stands_for_own};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Kernel {
     #[command(subcommand)]
     what: What,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes of all of them: 0 nothing was found, 1 something was found in a kernel (faults, wrong
+results, or what keeps it from being measured), 2 it could not be looked at: wrong usage, a file,
+header or WGSL that is not valid, no such device.";
+
+/// Something that was found in a kernel, which is a result: exit code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Found(String);
+
+impl Found {
+    fn failure(told: impl Into<String>) -> Failure {
+        Failure::Failed(Box::new(Found(told.into())))
+    }
+}
+
+/// What keeps a kernel from being looked at is told by exit code 2, so that 1 is a verdict.
+fn as_verdict(failure: Failure) -> Failure {
+    let Failure::Failed(error) = failure else { return failure };
+    let found = error.is::<Found>()
+        || matches!(error.downcast_ref(), Some(mixofshow::workbench::Error::Faulty { .. }));
+    match found || super::interrupt::is_cancelled(&*error) {
+        true => Failure::Failed(error),
+        false => Failure::Usage(in_words(&*error)),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -186,11 +214,12 @@ fn no_device() -> Failure {
 }
 
 pub fn run(kernel: &Kernel, global: &Global, terminal: &Terminal) -> Result<()> {
-    match &kernel.what {
+    let done = match &kernel.what {
         What::Check(options) => check::run(options, global, terminal),
         What::Bench(options) => bench::run(options, global, terminal),
         What::Tune(options) => tune::run(options, global, terminal),
         What::Show(options) => show::run(options, global, terminal),
         What::Watch(options) => watch::run(options, global, terminal),
-    }
+    };
+    done.map_err(as_verdict)
 }

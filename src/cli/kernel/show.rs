@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use mixofshow::backend::wgpu as gpu;
 use mixofshow::workbench::{Language, Wgsl, shown, statistics, variants};
 
-use super::{Global, Result, Terminal, Wanted, is_own, no_device, selection, source};
+use super::{Global, Result, Terminal, Wanted, is_own, selection, source};
 use crate::cli::Failure;
 
 /// Print what a device gets of a kernel: rendered, or translated to its own language
@@ -69,9 +69,12 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         mixofshow::workbench::Error::Kernel { kernel, message }
     };
     if options.statistics {
-        let adapter = match selection(global) {
-            Some(selection) => gpu::select(&selection)?,
-            None => return Err(no_device()),
+        let Some(selection) = selection(global) else { return Err(no_driver()) };
+        let adapter = match gpu::select(&selection) {
+            Err(gpu::Error::NoAdapter { .. }) if matches!(selection, gpu::Selection::Card) => {
+                return Err(no_driver());
+            }
+            other => other?,
         };
         let told = statistics(&wgsl, &adapter).map_err(failed)?.ok_or_else(|| {
             failed(format!(
@@ -90,4 +93,14 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     };
     let text = shown(&wgsl, language).map_err(failed)?;
     terminal.print(text.trim_end())
+}
+
+fn no_driver() -> Failure {
+    Failure::Usage(
+        "--statistics asks the driver of a card, and no card is here or was named: name an adapter \
+         of `mos devices` in --adapter (Mesa's software driver tells nothing, its driver for AMD \
+         tells of cards that are not there: RADV_FORCE_FAMILY=navi21 mos kernel show .. --adapter \
+         RADV)"
+            .into(),
+    )
 }
