@@ -509,8 +509,8 @@ impl<'a> Checking<'a> {
         Ok(self.report)
     }
 
-    /// Values that are wrong at ragged sizes are wrong at an edge along what is added up, if they are
-    /// right at sizes of whole tiles, no two of which are alike.
+    /// Values that are wrong at ragged sizes are wrong at an edge along what is added up, if they
+    /// are right at sizes of whole tiles, no two of which are alike.
     fn rename_edges(&mut self) {
         let wrong = (FaultKind::WrongValues, None, None);
         let shape = |label: &str| self.report.shapes.iter().find(|shape| shape.label == label);

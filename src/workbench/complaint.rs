@@ -39,7 +39,8 @@ fn unread(error: &ParseError, text: &str) -> (Option<usize>, String) {
             told += &format!("; did you mean `{near}`?");
         }
     } else {
-        // The first says where it is, which is told by the line; others say of what kinds things are.
+        // The first says where it is, which is told by the line; others say of what kinds things
+        // are.
         let labels = error.labels().map(|(span, label)| (span.to_range(), label));
         let told_of: Vec<String> = labels
             .filter(|(_, label)| label.contains("type") || label.contains('`'))
@@ -105,8 +106,7 @@ fn collision(module: &Module, handle: Handle<naga::GlobalVariable>) -> Option<St
     let variable = &module.global_variables[handle];
     let binding = variable.binding?;
     let mut all = module.global_variables.iter();
-    let (_, other) =
-        all.find(|(other, own)| *other != handle && own.binding == Some(binding))?;
+    let (_, other) = all.find(|(other, own)| *other != handle && own.binding == Some(binding))?;
     Some(format!(
         "`{}` and `{}` are both bound to @group({}) @binding({})",
         other.name.as_deref().unwrap_or_default(),
@@ -260,7 +260,8 @@ mod tests {
         let head = "struct S { rows: u32 }\n@group(0) @binding(0) var<uniform> s: S;\n\
                     @group(0) @binding(1) var<storage, read> x: array<f32>;\n\
                     @group(0) @binding(2) var<storage, read_write> y: array<f32>;\n";
-        let main = "@compute @workgroup_size(8)\nfn main(@builtin(local_invocation_index) i: u32) {\n";
+        let main =
+            "@compute @workgroup_size(8)\nfn main(@builtin(local_invocation_index) i: u32) {\n";
         for (body, line, says) in [
             ("  y[i] = x[i]\n  // more\n\n  y[i] = 1.0;\n}\n", 7, "expected `;`, found \"y\""),
             ("  y[i] = xx[i];\n}\n", 7, "nothing is called `xx` here"),
@@ -300,7 +301,10 @@ mod tests {
         let (line, told) = complaint(&twice).unwrap();
         assert_eq!(line, Some(4), "{told}");
         assert_eq!(told, "`x` and `y` are both bound to @group(0) @binding(1)");
-        let no_entry = format!("{head}{}  y[i] = x[i];\n}}\n", main.replace("@compute @workgroup_size(8)", ""));
+        let no_entry = format!(
+            "{head}{}  y[i] = x[i];\n}}\n",
+            main.replace("@compute @workgroup_size(8)", "")
+        );
         let (_, told) = complaint(&no_entry).unwrap();
         assert!(told.contains("is `@compute @workgroup_size(..)` missing before `fn`?"), "{told}");
     }

@@ -372,8 +372,8 @@ impl<'a> Lowered<'a> {
         next: u32,
     ) -> Result<Executed, Refusal> {
         let interpreter = Interpreter::new(&wgsl.text, &HashMap::new())?;
-        let interface = Interface::of(interpreter.module())
-            .map_err(|problem| Refusal(problem.what))?;
+        let interface =
+            Interface::of(interpreter.module()).map_err(|problem| Refusal(problem.what))?;
         let mut bindings = Vec::new();
         for (name, slice, _) in given {
             let region = self.regions.get(&(Arc::as_ptr(&slice.buffer) as usize));

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use super::complaint::complaint;
 use super::error::{Error, Result};
 use super::expression::{Expression, Names};
-use crate::backend::wgpu::{
-    DECLARATIONS, Rendered, Value, kernel_place, kernel_text, render_own,
-};
+use crate::backend::wgpu::{DECLARATIONS, Rendered, Value, kernel_place, kernel_text, render_own};
 
 /// How a line begins that says something about a kernel.
 const STATEMENT: &str = "//%";

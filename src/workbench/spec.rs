@@ -96,9 +96,10 @@ impl Spec {
     /// # Errors
     /// A name that no kind has.
     pub fn kind(name: &str) -> Result<Spec> {
-        let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
-            Error::unknown("kind of kernel", name, &kinds())
-        })?;
+        let kind = KINDS
+            .iter()
+            .find(|kind| kind.name == name)
+            .ok_or_else(|| Error::unknown("kind of kernel", name, &kinds()))?;
         Spec::of(kind).map_err(|message| Error::Kernel { kernel: name.into(), message })
     }
 

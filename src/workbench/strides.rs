@@ -57,10 +57,14 @@ impl Laid<'_> {
         }
         let last = self.extents.last().copied().unwrap_or(1) as isize;
         for shift in (1..=2 * last).flat_map(|by| [by, -by]) {
-            let told = format!("each element lay {} {} its place", shift.abs(), match shift > 0 {
-                true => "before",
-                false => "behind",
-            });
+            let told = format!(
+                "each element lay {} {} its place",
+                shift.abs(),
+                match shift > 0 {
+                    true => "before",
+                    false => "behind",
+                }
+            );
             moves.push((Move::Shifted(shift), told));
         }
         let mut sorted: Vec<f64> =
@@ -158,7 +162,8 @@ mod tests {
         let wrong: Vec<usize> =
             (0..120).filter(|&at| (values[at] - right[at]).abs() > allowed).collect();
         let extents = &[3, 4, 10];
-        let laid = Laid { extents, values: &values, expected: &expected, written: None, wrong: &wrong };
+        let laid =
+            Laid { extents, values: &values, expected: &expected, written: None, wrong: &wrong };
         laid.explanation()
     }
 
@@ -184,7 +189,10 @@ mod tests {
         let entries = said(1e-4, |v, old| {
             (0..120).for_each(|at| v[at] = old[at / 40 * 30 + at % 40]);
         });
-        assert_eq!(entries.as_deref(), Some("right if entries lay 30 elements apart instead of 40"));
+        assert_eq!(
+            entries.as_deref(),
+            Some("right if entries lay 30 elements apart instead of 40")
+        );
         let transposed = said(1e-4, |v, old| {
             (0..120).for_each(|at| v[at] = old[at % 12 * 10 + at / 12]);
         });

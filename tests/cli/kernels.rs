@@ -14,7 +14,11 @@ fn a_right_kernel_ends_with_0_and_a_wrong_one_with_1() {
     assert!(right.stdout.contains("on no device"), "{}", right.stdout);
     let line = format!("kernel check @/wrong/barrier_after_peak.wgsl {ALONE}");
     let wrong = run(&folder, &line).failed(1, &["1 fault in"]);
-    assert!(wrong.stdout.contains("barrier_after_peak.wgsl:28: missing barrier: "), "{}", wrong.stdout);
+    assert!(
+        wrong.stdout.contains("barrier_after_peak.wgsl:28: missing barrier: "),
+        "{}",
+        wrong.stdout
+    );
     let line = format!("kernel check @/wrong/padding.wgsl --only ragged --json {ALONE}");
     let json = run(&folder, &line).failed(1, &[]).json();
     assert_eq!(json[0]["faults"][0]["kind"], "out-of-bounds-write");
@@ -73,12 +77,21 @@ fn wrong_usage_says_what_is_right() {
         ("kernel check @/right/softmax.wgsl --as softmaxx", 2, &["softmaxx", "softmax"]),
         ("kernel check @/right/softmax.wgsl --set tile=8", 2, &["unknown parameter `tile`"]),
         ("kernel check @/right/softmax.wgsl --set tile", 2, &["NAME=VALUE"]),
-        ("kernel check @/right/softmax.wgsl --as matmul", 2, &["softmax.wgsl:", "binding `x`", "a, b, y"]),
+        (
+            "kernel check @/right/softmax.wgsl --as matmul",
+            2,
+            &["softmax.wgsl:", "binding `x`", "a, b, y"],
+        ),
         ("kernel check @/none.wgsl", 2, &["none.wgsl"]),
         ("kernel check matmull", 2, &["unknown kernel `matmull`; did you mean `matmul`?"]),
-        ("kernel check @/right/softmax.wgsl --only nosuch", 2, &["shape of softmax `nosuch`", "a NaN"]),
+        (
+            "kernel check @/right/softmax.wgsl --only nosuch",
+            2,
+            &["shape of softmax `nosuch`", "a NaN"],
+        ),
         ("kernel check @/right/softmax.wgsl --only large", 0, &[]),
         ("kernel check layer_norm --only ragged", 2, &["--only", "layer_norm is checked as"]),
+        ("kernel show layer_norm --set tile=8", 2, &["--set", "--variant"]),
         ("kernel check layer_norm --set tile=8", 2, &["--set", "layer_norm is checked as"]),
         ("kernel show @/right/softmax.wgsl --statistics", 2, &["--adapter", "mos devices"]),
         ("kernel show @/right/softmax.wgsl --msl --hlsl", 2, &["--hlsl"]),
@@ -109,7 +122,10 @@ fn exit_codes_tell_a_verdict_from_none() {
     put("kind.wgsl", &softmax.replace("//% kind softmax", "//% kind softmaxx"));
     for (command, files) in [
         ("check", [("right", 0), ("wrong", 1), ("broken", 2), ("header", 2), ("kind", 2)]),
-        ("watch --times 1", [("right", 0), ("wrong", 1), ("broken", 2), ("header", 2), ("kind", 2)]),
+        (
+            "watch --times 1",
+            [("right", 0), ("wrong", 1), ("broken", 2), ("header", 2), ("kind", 2)],
+        ),
         ("show", [("right", 0), ("wrong", 0), ("broken", 2), ("header", 2), ("kind", 0)]),
         ("bench", [("right", 2), ("wrong", 2), ("broken", 2), ("header", 2), ("kind", 2)]),
         ("tune", [("right", 2), ("wrong", 2), ("broken", 2), ("header", 2), ("kind", 2)]),
@@ -175,6 +191,19 @@ fn a_kernel_is_watched() {
     std::fs::write(&path, text.replace("let total = parts[0];", "let total = parts[0]")).unwrap();
     let broken = run(folder.path(), &watch).failed(2, &[]);
     assert!(broken.stderr.contains("softmax.wgsl:34: expected `;`"), "{}", broken.stderr);
+}
+
+/// The kernel that the help shows is one.
+#[test]
+fn the_help_shows_a_kernel_that_is_right() {
+    let help = ran(mos().args(["kernel", "--help"])).ok().stdout;
+    let start = help.find("  //% kind softmax").unwrap();
+    let kernel: Vec<&str> = help[start..].lines().take_while(|line| !line.is_empty()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("help.wgsl"), kernel.join("\n")).unwrap();
+    let ok = run(folder.path(), &format!("kernel check @/help.wgsl {ALONE}")).ok();
+    assert!(ok.stdout.contains("right at 10 shapes"), "{}", ok.stdout);
+    assert!(help.contains("Exit codes of all of them: 0 nothing"), "{help}");
 }
 
 /// What editors leave for a moment is no reason to end.

@@ -130,7 +130,9 @@ fn slow_kernels_are_not_endless() {
 fn an_endless_loop_is_told_once_with_its_line() {
     let report = checked(&with(MATMUL, &[("k++", "k += 0u")]));
     assert_eq!(report.faults.len(), 1, "{}", told(&report));
-    assert!(fault(&report, "endless loop").starts_with("it.wgsl:12: endless loop: still running after"));
+    assert!(
+        fault(&report, "endless loop").starts_with("it.wgsl:12: endless loop: still running after")
+    );
 }
 
 #[test]

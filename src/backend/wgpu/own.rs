@@ -40,9 +40,10 @@ pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) 
         // Letters in another order rather than others.
         (few || alike >= ALIKE).then(|| (steps, letters(&other) != own, -alike, known))
     };
-    let best = known.into_iter().filter_map(alike).min_by(|a, b| {
-        (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)).then(a.3.cmp(b.3))
-    });
+    let best = known
+        .into_iter()
+        .filter_map(alike)
+        .min_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)).then(a.3.cmp(b.3)));
     best.map(|(.., known)| known)
 }
 
@@ -77,7 +78,8 @@ pub fn render_own(
     params: &BTreeMap<String, Value>,
 ) -> std::result::Result<Rendered, Mistake> {
     let (own, whole) = (name.to_string(), text.to_string());
-    let text_of = move |name: &str| if name == own { Some(whole.clone()) } else { template::text_of(name) };
+    let text_of =
+        move |name: &str| if name == own { Some(whole.clone()) } else { template::text_of(name) };
     let of_marked = text_of.clone();
     let mut environment =
         environment(move |name| Some(marked(name, &undeclared(&of_marked(name)?))));
@@ -103,7 +105,8 @@ fn mistake(
     let names = || names_of(&text, params);
     let what = if let Some(unknown) = within(&detail, "`", "` is undefined") {
         let names = names();
-        format!("unknown name `{unknown}`{}", advice(unknown, &refs(&names)))
+        let how = if params.is_empty() { " (`//% tune tile in [8, 16]` declares one)" } else { "" };
+        format!("unknown name `{unknown}`{}{how}", advice(unknown, &refs(&names)))
     } else if error.kind() == ErrorKind::UnknownFunction {
         let unknown = detail.trim_end_matches(" is unknown");
         let mut names = names();

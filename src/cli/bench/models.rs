@@ -325,7 +325,10 @@ mod tests {
     fn what_rows_add_up_to_is_told() {
         let apart = Apart { whole: 0.0646, one_by_one: 0.12, commands: 654, waiting: Some(8e-5) };
         let told = apart.told();
-        assert!(told.starts_with("rows add up to 120.0 ms, the whole pass takes 64.6 ms"), "{told}");
+        assert!(
+            told.starts_with("rows add up to 120.0 ms, the whole pass takes 64.6 ms"),
+            "{told}"
+        );
         assert!(told.contains("0.080 ms") && told.contains("52.3 ms together"), "{told}");
         let timed = |what: &str, seconds: f64| Timed {
             what: what.into(),

@@ -17,23 +17,24 @@ use crate::cli::{Failure, interrupt, values};
 ///
 /// Kernels are measured in turns at each shape, after warming up: median and the fifths around it,
 /// GFLOP/s, GB/s, and the share of this machine's roofline: the least time that such work takes at
-/// the speed that is measured first (of chains of multiply-adds, a large copy, an empty dispatch). Each is compared with the first one: a
-/// difference is told where Wilcoxon's signed-rank test and resampling agree that it is no chance,
-/// and where it is above 1 % and above what the first kernel differs from itself, measured twice.
-/// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
-/// where the device is a software driver. Results are compared with the reference, too: a kernel
-/// that is wrong says so, and the exit code is 1. Before that each is executed as it is written at
-/// a small shape: one that leaves its bindings, or does not end, is not run (exit code 1, too).
-/// Without a card, name a software driver in --adapter.
+/// the speed that is measured first (of chains of multiply-adds, a large copy, an empty dispatch).
+/// Each is compared with the first one: a difference is told where Wilcoxon's signed-rank test and
+/// resampling agree that it is no chance, and where it is above 1 % and above what the first kernel
+/// differs from itself, measured twice. Times are the device's timestamps; where it has none,
+/// elapsed time, and the process's CPU time where the device is a software driver. Results are
+/// compared with the reference, too: a kernel that is wrong says so, and the exit code is 1. Before
+/// that each is executed as it is written at a small shape: one that leaves its bindings, or does
+/// not end, is not run (exit code 1, too). Without a card, name a software driver in --adapter.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// WGSL files
+    /// WGSL files of kernels of one kind; others are compared with the first
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
     wanted: Wanted,
     /// Shapes: small, sd15, sdxl, one or more such as 4096x320x320,256x1280x1280 (the kind's sizes
-    /// in order: rows, inner, columns), or a file of them, one a line [default: sd15 on cards, small on software drivers]
+    /// in order: rows, inner, columns), or a file of them, one a line [default: sd15 on cards,
+    /// small on software drivers]
     #[arg(long, value_name = "SHAPES")]
     shapes: Option<String>,
     /// Measurements of each kernel at each shape
@@ -42,7 +43,7 @@ pub struct Options {
     /// With the bounds checks that wgpu adds unless it is told to trust a kernel
     #[arg(long)]
     checked: bool,
-    /// Fill caches with something else before each measurement
+    /// Fill caches with something else (256 MiB) before each measurement, which is of one dispatch
     #[arg(long)]
     cold: bool,
     /// Clock where the device has no timestamps [default: cpu on software drivers, else wall]

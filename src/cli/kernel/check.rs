@@ -18,10 +18,13 @@ use crate::cli::progress::Progress;
 /// out-of-bounds reads and writes, races and missing barriers, workgroup memory and outputs that
 /// are read before they are written, barriers and cooperative matrices in divergent control flow,
 /// inputs that are written, f16 that overflows, endless loops, and dependence on the size of
-/// subgroups (executed with 8 to 128 lanes; with cooperative matrices with 32). Results are compared with a reference in f64 at ordinary, ragged, tiny, empty and
-/// large shapes, with numbers large and small, NaN, infinities and denormals; the worst error is
-/// told with its index. On a graphics adapter the kernel runs, too: twice, and with its workgroups
-/// in another order, between guards. Without a card, name a software driver in --adapter for that.
+/// subgroups (executed with 8 to 128 lanes; with cooperative matrices with 32). Results are
+/// compared with a reference in f64 at ordinary, ragged, tiny, empty and large shapes, with numbers
+/// large and small, NaN, infinities and denormals; the worst error is told with its index. Each
+/// fault is told once, as FILE:LINE where a line is to blame, with the first shape that has it, at
+/// how many shapes it is seen, and how often invocations did it in all. On a graphics adapter the
+/// kernel runs, too: twice, and with its workgroups in another order, between guards. Without a
+/// card, name a software driver in --adapter for that.
 ///
 /// A kernel binds the tensors of its kind by their names (docs/kernels.md), and its header says how
 /// many workgroups it takes: `//% dispatch [ceil(columns / 16), ceil(rows / 16)]`. A kernel of this
@@ -37,8 +40,8 @@ pub struct Options {
     /// All kernels of this program
     #[arg(long, conflicts_with_all = ["files", "kind", "like", "set", "only"])]
     shipped: bool,
-    /// Only at shapes whose name contains this: ordinary, ragged, tiny, a NaN ...; another word lists
-    /// those of the kind
+    /// Only at shapes whose name contains this: ordinary, ragged, tiny, a NaN ...; another word
+    /// lists those of the kind
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Print JSON: for each kernel its shapes, faults and notes

@@ -27,6 +27,29 @@ pub struct Kernel {
 }
 
 const EXIT_CODES: &str = "\
+Examples:
+  mos kernel check my.wgsl
+  mos kernel bench old.wgsl new.wgsl --adapter llvmpipe --markdown
+  mos kernel tune my.wgsl --shapes 4096x320x320
+  mos kernel show matmul --spirv
+
+A kernel that can be checked:
+  //% kind softmax
+  //% dispatch [rows]
+  struct Sizes { rows: u32, columns: u32 }
+  @group(0) @binding(0) var<uniform> sizes: Sizes;
+  @group(0) @binding(1) var<storage, read> x: array<f32>;
+  @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+  @compute @workgroup_size(1)
+  fn main(@builtin(workgroup_id) group: vec3<u32>) {
+    let start = group.x * sizes.columns;
+    var peak = x[start];
+    for (var c = 1u; c < sizes.columns; c++) { peak = max(peak, x[start + c]); }
+    var total = 0.0;
+    for (var c = 0u; c < sizes.columns; c++) { total += exp(x[start + c] - peak); }
+    for (var c = 0u; c < sizes.columns; c++) { y[start + c] = exp(x[start + c] - peak) / total; }
+  }
+
 Exit codes of all of them: 0 nothing was found, 1 something was found in a kernel (faults, wrong
 results, or what keeps it from being measured), 2 it could not be looked at: wrong usage, a file,
 header or WGSL that is not valid, no such device.";

@@ -13,7 +13,7 @@ use crate::cli::Failure;
 ///
 /// A template is rendered with the first value of each parameter, or with those of --set. Of this
 /// program's own kernels, by their names, there are several: one for each use by the operations,
-/// numbered from 1 (--variant). All but --statistics needs no device.
+/// numbered from 1 (--variant). No device is needed, but for --statistics.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("language").args(["wgsl", "spirv", "msl", "hlsl", "statistics"]))]
 pub struct Options {
@@ -47,6 +47,13 @@ pub struct Options {
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let source = source(&options.file)?;
     let wgsl: Wgsl = if is_own(&source, &options.wanted) {
+        if !options.wanted.set.is_empty() {
+            return Err(Failure::Usage(format!(
+                "--set: {} is shown as this program's operations use it; --variant says in which \
+                 way",
+                source.name
+            )));
+        }
         let stem = source.path.as_ref().and_then(|path| path.file_stem()?.to_str());
         let all = variants(stem.unwrap_or(&source.name))?;
         let variant = all.get(options.variant - 1).ok_or_else(|| {
