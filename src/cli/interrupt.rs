@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mixofshow::checkpoint;
-use mixofshow::{Cancelled, concept, fusion, metrics, pipeline, training};
+use mixofshow::{Cancelled, concept, fusion, metrics, pipeline, training, workbench};
 
 /// Exit code of a program that was interrupted.
 pub const EXIT_CODE: u8 = 130;
@@ -101,4 +101,5 @@ pub fn is_cancelled(error: &(dyn Error + 'static)) -> bool {
         || matches!(error.downcast_ref(), Some(metrics::survey::Error::Cancelled(_)))
         || matches!(error.downcast_ref(), Some(concept::Error::Cancelled(_)))
         || matches!(error.downcast_ref(), Some(checkpoint::Error::Cancelled(_)))
+        || matches!(error.downcast_ref(), Some(workbench::Error::Cancelled))
 }

@@ -138,17 +138,7 @@ impl Terminal {
 
     /// One line: the error and what caused it.
     pub fn error(&self, error: &dyn Error) {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            // Many errors name their cause themselves.
-            let text = error.to_string();
-            if !message.contains(&text) {
-                message += &format!(": {text}");
-            }
-            cause = error.source();
-        }
-        self.error_line(&message);
+        self.error_line(&in_words(error));
     }
 
     pub fn error_line(&self, message: &str) {
@@ -163,6 +153,21 @@ impl Terminal {
     fn say(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
+}
+
+/// An error with its causes.
+pub fn in_words(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Many errors name their cause themselves.
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message += &format!(": {text}");
+        }
+        cause = error.source();
+    }
+    message
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use super::on_device::{contents, too_much_memory};
 use super::source::{Settings, Source};
 use super::spec::{Fill, Reference, Shape, Spec};
 use super::statistics::{Difference, ENOUGH, part_of, quantile};
-use super::trial::{Trial, Unfit, tolerance};
+use super::trial::{Trial, Unfit, interface, tolerance};
 use super::trust::{Trust, trust};
 use crate::backend::wgpu::Gpu;
 
@@ -89,6 +89,10 @@ pub struct BenchReport {
     pub adapter: String,
     /// What times are taken by: a timestamp of the device, or the caller's clock.
     pub clock: String,
+    /// Whether caches were filled with something else before each measurement.
+    pub cold: bool,
+    /// Whether bounds were checked of all kernels.
+    pub checked: bool,
     /// Of the machine.
     pub peak: Roofline,
     /// Shape by shape, kernel by kernel.
@@ -172,7 +176,7 @@ pub fn roofline(gpu: &Arc<Gpu>, clock: &Clock<'_>) -> Result<Roofline> {
         @compute @workgroup_size(1) fn main() { y[0] = 1.0; }";
     let failed = |message: String| Error::Kernel { kernel: "an empty dispatch".into(), message };
     let module = naga::front::wgsl::parse_str(text).map_err(|e| failed(e.message().into()))?;
-    let interface = Interface::of(&module).map_err(failed)?;
+    let interface = Interface::of(&module).map_err(|problem| failed(problem.what))?;
     let none = Default::default();
     let pipeline = Pipeline::new(gpu, "empty", &module, &interface, &none, true).map_err(failed)?;
     let content = Content { name: "y".into(), bytes: vec![0; 16], uniform: false };
@@ -204,8 +208,7 @@ pub(super) fn ready(
     let failed = |message: String| source.failed(message);
     let module: Module = naga::front::wgsl::parse_str(&wgsl.text)
         .map_err(|error| failed(error.message().to_string()))?;
-    let interface = Interface::of(&module).map_err(failed)?;
-    interface.fits(spec).map_err(failed)?;
+    let interface = interface(source, spec, &contender.settings, &wgsl, &module)?;
     let shape =
         Shape { label: String::new(), sizes: sizes.to_vec(), fill: Fill::Ordinary, huge: true };
     let trial = match Trial::new(source, spec, &contender.settings, &interface, &shape) {
@@ -226,6 +229,9 @@ pub(super) fn ready(
     let prepared = Prepared { name, module, checked, trial, interface, contents };
     Ok(Ready::new(gpu, &Rc::new(prepared), 1))
 }
+
+/// Bytes that are more than caches hold.
+const CACHES: u64 = 256 << 20;
 
 /// How times are taken.
 pub(super) struct Timer<'a> {
@@ -259,7 +265,8 @@ impl<'a> Timer<'a> {
             let resolved = buffer(256, Usage::QUERY_RESOLVE | Usage::COPY_SRC);
             (set, resolved, buffer(16, Usage::COPY_DST | Usage::MAP_READ))
         });
-        let cold = cold.then(|| buffer(64 << 20, Usage::STORAGE | Usage::COPY_DST));
+        let size = CACHES.min(device.limits().max_buffer_size);
+        let cold = cold.then(|| buffer(size, Usage::STORAGE | Usage::COPY_DST));
         Timer { gpu: gpu.clone(), clock, queries, cold }
     }
 
@@ -273,9 +280,11 @@ impl<'a> Timer<'a> {
     /// Seconds of one dispatch, of so many in a row.
     pub fn time(&self, ready: &Ready, times: usize) -> Result<f64> {
         if let Some(buffer) = &self.cold {
-            let (_, queue) = self.gpu.raw();
-            queue.write_buffer(buffer, 0, &vec![1; buffer.size() as usize]);
-            self.gpu.flush()?;
+            let (device, queue) = self.gpu.raw();
+            let mut encoder = device.create_command_encoder(&Default::default());
+            encoder.clear_buffer(buffer, 0, None);
+            queue.submit([encoder.finish()]);
+            self.gpu.wait()?;
         }
         let grid = ready.prepared.trial.grid;
         let start = (self.clock.now)();
@@ -321,9 +330,14 @@ impl<'a> Timer<'a> {
                 break;
             }
         }
-        ready.times = ((least / last.max(1e-9)).ceil() as usize).clamp(1, 256);
+        ready.times = repeats(last, least, self.cold.is_some());
         Ok(())
     }
+}
+
+/// Dispatches of one measurement, of which one takes so long; caches are cold for the first alone.
+fn repeats(seconds: f64, least: f64, cold: bool) -> usize {
+    if cold { 1 } else { ((least / seconds.max(1e-9)).ceil() as usize).clamp(1, 256) }
 }
 
 /// Measures kernels in turns at each shape.
@@ -344,6 +358,8 @@ pub fn bench(
     let mut report = BenchReport {
         adapter: gpu.name().into(),
         clock: timer.name(),
+        cold: options.cold,
+        checked: options.checked,
         peak,
         measured: Vec::new(),
         notes: Vec::new(),
@@ -355,7 +371,7 @@ pub fn bench(
         for contender in contenders {
             let trust = match options.checked {
                 true => Trust::None,
-                false => trust(contender, spec, sizes)?,
+                false => trust(&contender.source, &contender.settings, spec, sizes)?,
             };
             match ready(gpu, contender, spec, sizes, trust == Trust::None)? {
                 Ok(ready) => {
@@ -497,4 +513,15 @@ pub(super) fn error_of(gpu: &Arc<Gpu>, spec: &Spec, source: &Source, ready: &Rea
         worst = worst.max(verdict.worst.map_or(0.0, |worst| worst.share));
     }
     Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::repeats;
+
+    #[test]
+    fn what_finds_cold_caches_runs_once() {
+        assert_eq!((repeats(0.001, 0.005, false), repeats(0.001, 0.005, true)), (5, 1));
+        assert_eq!((repeats(0.0, 0.005, false), repeats(1.0, 0.005, false)), (256, 1));
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compare::{Found, Tolerance, Verdict, place};
+use super::edge::{is_right as is_right_at, unlike};
 use super::error::{Error, Result};
 use super::expected::Expected;
 use super::fault::{Fault, FaultKind};
@@ -16,7 +17,9 @@ use super::reference::{by_kernel, loosen};
 use super::report::{CheckReport, Checked};
 use super::source::{Settings, Source, Wgsl};
 use super::spec::{Fill, Reference, Shape, Spec, Tensor};
-use super::trial::{Output, Trial, Unfit, interpreter, is_dangerous, subgroups, tolerance};
+use super::trial::{
+    Output, Trial, Unfit, interface, interpreter, is_dangerous, subgroups, tolerance,
+};
 use crate::backend::wgpu::Gpu;
 
 /// Statements of workgroups that are executed at most; those of many invocations count more.
@@ -52,11 +55,17 @@ pub fn check(source: &Source, spec: &Spec, options: &CheckOptions) -> Result<Che
     let wgsl = source.wgsl(&options.settings)?;
     let mut checking = Checking::new(source, spec, options, wgsl)?;
     let asked: Vec<Shape> = options.shapes.iter().map(|sizes| asked(spec, sizes)).collect();
-    for shape in spec.shapes.iter().chain(&asked) {
-        let wanted = options.only.as_ref().is_none_or(|only| shape.label.contains(only));
-        if wanted {
-            checking.shape(shape)?;
-        }
+    let all = || spec.shapes.iter().chain(&asked);
+    let only = options.only.as_ref().map(|only| only.to_lowercase());
+    let is_wanted =
+        |shape: &&Shape| only.as_ref().is_none_or(|only| shape.label.to_lowercase().contains(only));
+    let wanted: Vec<&Shape> = all().filter(is_wanted).collect();
+    if let (Some(only), true) = (&options.only, wanted.is_empty()) {
+        let labels: Vec<&str> = all().map(|shape| shape.label.as_str()).collect();
+        return Err(Error::unknown(format!("shape of {}", spec.name), only, &labels));
+    }
+    for shape in wanted {
+        checking.shape(shape)?;
     }
     checking.finish()
 }
@@ -109,8 +118,7 @@ impl<'a> Checking<'a> {
     ) -> Result<Checking<'a>> {
         let module = naga::front::wgsl::parse_str(&wgsl.text)
             .map_err(|error| source.failed(error.message()))?;
-        let interface = Interface::of(&module).map_err(|problem| source.failed(problem))?;
-        interface.fits(spec).map_err(|problem| source.failed(problem))?;
+        let interface = interface(source, spec, &options.settings, &wgsl, &module)?;
         let mut report = CheckReport::empty(&source.name, &format!("{}: {}", spec.name, spec.what));
         report.device = options.device.as_ref().map(|gpu| gpu.name().to_string());
         report.notes = remarks(&interface, spec);
@@ -138,6 +146,9 @@ impl<'a> Checking<'a> {
         // A reference that is executed itself would take too long.
         let by_kernel = matches!(spec.reference, Reference::Kernel(_));
         if shape.huge && by_kernel && self.options.device.is_none() {
+            if self.options.only.is_some() {
+                self.note("left out: so large a shape is for devices alone", &shape.label);
+            }
             return Ok(());
         }
         let trial = match Trial::new(source, spec, &self.options.settings, &self.interface, shape) {
@@ -317,23 +328,13 @@ impl<'a> Checking<'a> {
         times: u64,
     ) {
         here.seen.push(kind);
-        let (file, line) = match line {
-            Some(line) => {
-                let (file, line) = self.wgsl.origin(line);
-                (file, Some(line))
-            }
-            None => (None, None),
-        };
-        let shape = here.told.clone();
-        let fault = self.faults.entry((kind, file.clone(), line)).or_insert_with(|| Fault {
-            kind,
-            line,
-            file,
-            what,
-            shape,
-            times: 0,
-        });
-        fault.times += times;
+        let place = line.map(|line| self.wgsl.origin(line));
+        let (file, line) = place.clone().unzip();
+        let fault = self
+            .faults
+            .entry((kind, file, line))
+            .or_insert_with(|| Fault::new(kind, place, what, &here.told));
+        fault.count(&here.told, times);
     }
 
     /// Executes the kernel with subgroups of several sizes, if it knows of them; false where it
@@ -572,8 +573,8 @@ impl<'a> Checking<'a> {
         Ok(self.report)
     }
 
-    /// Values that are wrong, but right where all sizes are those of whole tiles, are wrong at an
-    /// edge along what is added up.
+    /// Values that are wrong at ragged sizes are wrong at an edge along what is added up, if they
+    /// are right at sizes of whole tiles, no two of which are alike.
     fn rename_edges(&mut self) {
         let wrong = (FaultKind::WrongValues, None, None);
         let shape = |label: &str| self.report.shapes.iter().find(|shape| shape.label == label);
@@ -582,19 +583,30 @@ impl<'a> Checking<'a> {
         let is_edge = shape("ordinary").is_some()
             && ["ordinary", "batches"].into_iter().all(is_right)
             && shape("ragged").is_some_and(|s| s.faults.contains(&FaultKind::WrongValues));
-        if is_edge && self.faults.contains_key(&wrong) {
-            let Some(mut fault) = self.faults.remove(&wrong) else { return };
-            fault.kind = FaultKind::RaggedEdge;
-            fault.what += "; right where sizes are multiples of a tile";
-            for shape in &mut self.report.shapes {
-                for kind in &mut shape.faults {
-                    if *kind == FaultKind::WrongValues {
-                        *kind = FaultKind::RaggedEdge;
-                    }
+        let ordinary = self.spec.shapes.iter().find(|shape| shape.label == "ordinary");
+        let (true, Some(ordinary), true) = (is_edge, ordinary, self.faults.contains_key(&wrong))
+        else {
+            return;
+        };
+        let sizes = unlike(&ordinary.sizes);
+        let settings = &self.options.settings;
+        let right = sizes == ordinary.sizes
+            || is_right_at(self.source, self.spec, settings, &self.wgsl, &self.interface, &sizes)
+                == Some(true);
+        if !right {
+            return;
+        }
+        let Some(mut fault) = self.faults.remove(&wrong) else { return };
+        fault.kind = FaultKind::RaggedEdge;
+        fault.what += &format!("; right at {}", self.spec.told(&sizes));
+        for shape in &mut self.report.shapes {
+            for kind in &mut shape.faults {
+                if *kind == FaultKind::WrongValues {
+                    *kind = FaultKind::RaggedEdge;
                 }
             }
-            self.faults.entry((FaultKind::RaggedEdge, None, None)).or_insert(fault);
         }
+        self.faults.entry((FaultKind::RaggedEdge, None, None)).or_insert(fault);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::expected::Expected;
 use super::fault::FaultKind;
+use super::strides::Laid;
 
 /// How far results may be off.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,8 @@ impl Tolerance {
         self.of_scale + self.of_value
     }
 
-    fn allows(&self, expected: Expected) -> f64 {
+    /// By how much an element may be off.
+    pub fn allows(&self, expected: Expected) -> f64 {
         let scale = expected.scale.max(expected.value.abs());
         self.of_scale * scale + self.of_value * expected.value.abs() + self.least
     }
@@ -148,13 +150,12 @@ impl Found<'_> {
 
     fn add_wrong(&self, wrong: &[(usize, usize)], tolerance: Tolerance, verdict: &mut Verdict) {
         let (Some(worst), false) = (&verdict.worst, wrong.is_empty()) else { return };
+        let [found, expected] = apart(worst.found, worst.expected);
         let seen = format!(
-            "{} of {} elements; worst {} = {} instead of {}",
+            "{} of {} elements; worst {} = {found} instead of {expected}",
             wrong.len(),
             self.all(),
             self.place(worst.row, worst.column),
-            short(worst.found),
-            short(worst.expected)
         );
         let (kind, why) = match (self.moved(wrong, tolerance), self.edge(wrong)) {
             (Some(why), _) => (FaultKind::WrongStride, why),
@@ -188,12 +189,15 @@ impl Found<'_> {
         last(first_row, rows, "row").or_else(|| last(first_column, columns, "column"))
     }
 
-    /// Whether row 0 has none of these, and most other rows have.
+    /// Whether row 0 has none of these, and most other rows have, so many that it is no chance.
     fn first_row_alone(&self, wrong: &[(usize, usize)]) -> bool {
         let rows = self.rows.len();
         let mut with: Vec<usize> = wrong.iter().map(|(row, _)| *row).collect();
         with.dedup();
-        rows > 2 && with.first().is_some_and(|&row| row > 0) && 10 * with.len() >= 8 * (rows - 1)
+        let most = rows > 2 && 10 * with.len() >= 8 * (rows - 1);
+        let others = (rows.saturating_sub(1) * self.width()).max(1);
+        most && with.first().is_some_and(|&row| row > 0)
+            && is_no_chance(wrong.len(), others, self.width())
     }
 
     /// Whether the first entry of a batch has none of these, and each other one has.
@@ -205,51 +209,38 @@ impl Found<'_> {
         }
         let mut entries: Vec<usize> = wrong.iter().map(|(row, _)| row / rows).collect();
         entries.dedup();
-        entries.first() == Some(&1) && entries.len() == batch - 1
+        let entry = rows * self.width();
+        entries.first() == Some(&1)
+            && entries.len() == batch - 1
+            && is_no_chance(wrong.len(), (batch - 1) * entry, entry)
     }
 
-    /// Whether wrong elements hold what belongs elsewhere, and where.
+    /// How all elements came to where they are, if they belong elsewhere.
     fn moved(&self, wrong: &[(usize, usize)], tolerance: Tolerance) -> Option<String> {
-        if wrong.len() < 4 {
-            return None;
-        }
         let width = self.width();
-        let mut known: Vec<(f64, usize, f64)> =
-            self.rows
-                .iter()
-                .zip(self.expected)
-                .flat_map(|(&row, expected)| {
-                    expected.iter().enumerate().map(move |(column, e)| {
-                        (e.value, row * width + column, tolerance.allows(*e))
-                    })
-                })
-                .filter(|(value, ..)| value.is_finite())
-                .collect();
-        known.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let owner = |&(row, column): &(usize, usize)| {
-            let found = self.values[row * width + column];
-            let at = known.partition_point(|(value, ..)| *value < found);
-            let near = known[at.saturating_sub(1)..(at + 1).min(known.len())].iter();
-            near.filter(|(value, _, allowed)| (value - found).abs() <= *allowed)
-                .map(|(_, other, _)| *other)
-                .find(|&other| other != row * width + column)
-        };
-        let moved: Vec<(usize, usize)> =
-            wrong.iter().filter_map(|at| Some((at.0 * width + at.1, owner(at)?))).collect();
-        // Many that hold one other's value were not moved: they are all alike.
-        let mut owners: Vec<usize> = moved.iter().map(|(_, owner)| *owner).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        if 10 * moved.len() < 9 * wrong.len() || 2 * owners.len() < moved.len() {
+        let elements: usize = self.extents.iter().product();
+        // Where some rows alone are looked at, nobody knows what lies between.
+        if self.rows.len() * width != elements || self.values.len() < elements {
             return None;
         }
-        let (at, owner) = *moved.first()?;
-        Some(format!(
-            "{} holds what belongs to {}",
-            self.place(at / width, at % width),
-            self.place(owner / width, owner % width)
-        ))
+        let expected: Vec<(f64, f64)> =
+            self.expected.iter().flatten().map(|e| (e.value, tolerance.allows(*e))).collect();
+        let wrong: Vec<usize> = wrong.iter().map(|(row, column)| row * width + column).collect();
+        let laid = Laid {
+            extents: self.extents,
+            values: &self.values[..elements],
+            expected: &expected,
+            written: self.written,
+            wrong: &wrong,
+        };
+        if expected.len() != elements { None } else { laid.explanation() }
     }
+}
+
+/// Whether `right` elements that are right, where `wrong` of `others` are not, are so by no chance.
+fn is_no_chance(wrong: usize, others: usize, right: usize) -> bool {
+    let share = (wrong as f64 / others.max(1) as f64).min(1.0 - 1e-9);
+    (1.0 - share).powi(right.min(1 << 20) as i32) < 1e-4
 }
 
 /// `y[1, 2, 3]`.
@@ -265,15 +256,23 @@ pub(super) fn place(name: &str, extents: &[usize], row: usize, column: usize) ->
     format!("{name}[{}]", indices.join(", "))
 }
 
-/// A number with six digits.
-pub(super) fn short(value: f64) -> String {
+/// Two numbers with six digits, or with as many as tell them apart.
+pub(super) fn apart(a: f64, b: f64) -> [String; 2] {
+    const MOST: usize = 17;
+    let all = |digits| [a, b].map(|value| short(value, digits));
+    let told = (6..MOST).map(all).find(|[a, b]| a != b);
+    told.unwrap_or_else(|| all(if a == b { 6 } else { MOST }))
+}
+
+/// A number with so many digits.
+fn short(value: f64, digits: usize) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-3..1e6).contains(&size) {
-        let text = format!("{value:.6}");
+        let text = format!("{value:.digits$}");
         let text = text.trim_end_matches('0').trim_end_matches('.');
         return text.to_string();
     }
-    format!("{value:.5e}")
+    format!("{value:.*e}", digits - 1)
 }
 
 #[cfg(test)]
@@ -306,6 +305,21 @@ mod tests {
             in_part: false,
         };
         found.verdict(TOLERANCE).faults
+    }
+
+    #[test]
+    fn numbers_have_as_many_digits_as_tell_them_apart() {
+        for (a, b, expected) in [
+            (0.25, 0.5, ["0.25", "0.5"]),
+            (1.0, 1.0, ["1", "1"]),
+            (1.0 / 37.0, 1.0 / 37.0 + 2e-9, ["0.027027027", "0.027027029"]),
+            (1e-9, 1.000000001e-9, ["1.000000000e-9", "1.000000001e-9"]),
+            (f64::from(0.1f32), 0.1, ["0.100000001", "0.1"]),
+        ] {
+            assert_eq!(apart(a, b), expected);
+        }
+        let [a, b] = apart(1.0, 1.0 + f64::EPSILON);
+        assert_ne!(a, b);
     }
 
     #[test]

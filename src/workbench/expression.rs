@@ -3,6 +3,8 @@
 
 use std::cell::Cell;
 
+use crate::backend::wgpu::advice;
+
 /// A formula, its names bound.
 #[derive(Clone, Debug)]
 pub(super) struct Expression {
@@ -377,11 +379,20 @@ impl Parser<'_> {
         match self.names.numbers.iter().rposition(|known| known == name) {
             Some(slot) => Ok(Node::Name(slot)),
             None => {
+                let called = self.take("(");
                 let known: Vec<&str> = self.names.numbers.iter().map(String::as_str).collect();
                 let arrays = self.names.arrays.iter().map(|(name, _)| name.as_str());
                 let known: Vec<&str> =
                     known.into_iter().filter(|name| !name.is_empty()).chain(arrays).collect();
-                Err(format!("unknown name `{name}`; there are {}", known.join(", ")))
+                match called {
+                    true => {
+                        let functions = FUNCTIONS.iter().map(|(known, ..)| *known);
+                        let folds = FOLDS.iter().map(|(known, _)| *known);
+                        let all: Vec<&str> = functions.chain(folds).chain(["if"]).collect();
+                        Err(format!("unknown function `{name}`{}", advice(name, &all)))
+                    }
+                    false => Err(format!("unknown name `{name}`{}", advice(name, &known))),
+                }
             }
         }
     }
@@ -427,7 +438,7 @@ mod tests {
     fn mistakes_are_named() {
         for (text, says) in [
             ("ceil(rows / 16", "`)` is missing"),
-            ("rws / 16", "unknown name `rws`; there are rows, columns"),
+            ("rws / 16", "unknown name `rws`; did you mean `rows`? (there are rows, columns)"),
             ("rows /", "ends too soon"),
             ("rows 16", "what is `16`?"),
             ("min(rows)", "min takes 2 numbers, found 1"),

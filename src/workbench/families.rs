@@ -100,11 +100,10 @@ pub fn families() -> Vec<&'static str> {
 }
 
 fn family(name: &str) -> Result<&'static Family> {
-    FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| Error::Unknown {
-        what: "part of the table of sizes",
-        name: name.into(),
-        known: families().join(", "),
-    })
+    FAMILIES
+        .iter()
+        .find(|family| family.name == name)
+        .ok_or_else(|| Error::unknown("part of the table of sizes", name, &families()))
 }
 
 /// Sizes in the order of their names, for each shape.

@@ -98,28 +98,82 @@ impl fmt::Display for FaultKind {
 pub struct Fault {
     /// Of which kind.
     pub kind: FaultKind,
-    /// The line of the kernel's file, counted from 1, where one can be named.
+    /// The line of the file, counted from 1, where one can be named.
     pub line: Option<usize>,
-    /// In which file, if another than the kernel's own: a part that it imports.
+    /// The file of that line: the kernel's own, or a part that it imports.
     pub file: Option<String>,
     /// What was seen, with names and indices.
     pub what: String,
     /// The shape at which it was seen first.
     pub shape: String,
-    /// How often it was seen, at all shapes.
+    /// At how many shapes it was seen.
+    pub shapes: usize,
+    /// Where there is a line: how often invocations did it there, at all shapes and with all sizes
+    /// of subgroups together. Else how many comparisons found it.
     pub times: u64,
+    /// The shape at which it was seen last.
+    #[serde(skip)]
+    latest: String,
+}
+
+impl Fault {
+    /// Seen for the first time, and not yet counted.
+    pub(super) fn new(
+        kind: FaultKind,
+        place: Option<(String, usize)>,
+        what: String,
+        shape: &str,
+    ) -> Fault {
+        let (file, line) = place.unzip();
+        let (shape, latest) = (shape.to_string(), String::new());
+        Fault { kind, line, file, what, shape, shapes: 0, times: 0, latest }
+    }
+
+    /// Counts it: so many times at a shape, which come one after the other.
+    pub(super) fn count(&mut self, shape: &str, times: u64) {
+        if self.latest != shape {
+            self.shapes += 1;
+            self.latest = shape.to_string();
+        }
+        self.times += times;
+    }
+
+    /// With how often it was seen, at how many of so many shapes.
+    pub fn told(&self, shapes: usize) -> String {
+        let mut often = Vec::new();
+        if self.shapes > 1 {
+            // One at which nothing could be executed is none of those.
+            let of = if shapes < self.shapes { "".into() } else { format!(" of {shapes}") };
+            often.push(format!("at {}{of} shapes", self.shapes));
+        }
+        if self.line.is_some() && self.times > 1 {
+            often.push(format!("{} times in all", self.times));
+        }
+        let first = if self.shapes > 1 { "first at " } else { "at " };
+        let at = (!self.shape.is_empty()).then(|| format!("{first}{}", self.shape));
+        let all: Vec<String> = at.into_iter().chain(often).collect();
+        match all.is_empty() {
+            true => self.sentence(),
+            false => format!("{} ({})", self.sentence(), all.join("; ")),
+        }
+    }
+
+    /// Place, kind and what was seen.
+    fn sentence(&self) -> String {
+        let Fault { kind, what, .. } = self;
+        match (self.line, &self.file) {
+            (Some(line), Some(file)) => format!("{file}:{line}: {kind}: {what}"),
+            (Some(line), None) => format!("line {line}: {kind}: {what}"),
+            (None, _) => format!("{kind}: {what}"),
+        }
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { kind, what, shape, .. } = self;
-        match (self.line, &self.file) {
-            (Some(line), Some(file)) => write!(f, "{kind}: {file}, line {line}: {what}")?,
-            (Some(line), None) => write!(f, "{kind}: line {line}: {what}")?,
-            (None, _) => write!(f, "{kind}: {what}")?,
-        }
-        if !shape.is_empty() {
-            write!(f, " (at {shape})")?;
+        f.write_str(&self.sentence())?;
+        if !self.shape.is_empty() {
+            write!(f, " (at {})", self.shape)?;
         }
         Ok(())
     }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use half::f16;
-use naga::{AddressSpace, Handle, Module, ScalarKind, StorageAccess, Type, TypeInner};
+use naga::{AddressSpace, Handle, Module, ScalarKind, Span, StorageAccess, Type, TypeInner};
 
+use super::error::Error;
 use super::rounding::Rounding;
+use super::source::{Source, Wgsl};
 use super::spec::{Element, Spec};
 
 /// Elements of a binding in memory.
@@ -33,6 +35,46 @@ impl Stored {
     }
 }
 
+/// What is wrong with what a kernel binds, and where that stands in the WGSL.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Problem {
+    pub what: String,
+    pub span: Span,
+    /// The member of a struct there.
+    pub member: Option<String>,
+}
+
+impl From<String> for Problem {
+    fn from(what: String) -> Problem {
+        Problem { what, ..Problem::default() }
+    }
+}
+
+impl Problem {
+    /// As an error of that kernel, whose WGSL it stands in.
+    pub fn of(&self, source: &Source, wgsl: &Wgsl) -> Error {
+        match self.line(&wgsl.text) {
+            Some(line) => source.failed_in(wgsl, line, &self.what),
+            None => source.failed(&self.what),
+        }
+    }
+
+    /// The line of the text, where it is known.
+    pub fn line(&self, text: &str) -> Option<usize> {
+        let range = self.span.to_range()?;
+        let declared = text.get(range.clone())?;
+        let member = self.member.as_ref().and_then(|name| {
+            let is_part = |c: char| c.is_alphanumeric() || c == '_';
+            declared.match_indices(name.as_str()).map(|(at, _)| at).find(|&at| {
+                let behind = declared[at + name.len()..].trim_start();
+                !declared[..at].ends_with(is_part) && behind.starts_with(':')
+            })
+        });
+        let before = text.get(..range.start + member.unwrap_or(0))?;
+        Some(before.matches('\n').count() + 1)
+    }
+}
+
 /// A storage binding.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
@@ -42,6 +84,7 @@ pub(super) struct Bound {
     /// Bytes of one element of the runtime-sized array: a vector's where it is of vectors.
     pub stride: usize,
     pub writable: bool,
+    span: Span,
 }
 
 /// A uniform buffer and its members.
@@ -51,6 +94,7 @@ pub(super) struct Uniforms {
     pub slot: u32,
     pub size: usize,
     members: Vec<(String, usize, Stored)>,
+    span: Span,
 }
 
 impl Bound {
@@ -103,7 +147,7 @@ impl Interface {
     ///
     /// # Errors
     /// Other than one entry point; what is bound that nobody could fill.
-    pub fn of(module: &Module) -> Result<Interface, String> {
+    pub fn of(module: &Module) -> Result<Interface, Problem> {
         let entries = module.entry_points.iter();
         let compute: Vec<&str> = entries
             .filter(|entry| entry.stage == naga::ShaderStage::Compute)
@@ -115,7 +159,7 @@ impl Interface {
                 1 => format!("found others beside {}", compute[0]),
                 _ => format!("found {}", compute.join(", ")),
             };
-            return Err(format!("expected one @compute entry point, {found}"));
+            return Err(format!("expected one @compute entry point, {found}").into());
         }
         let mut interface = Interface {
             halves: super::interpreter::has_halves(module),
@@ -126,15 +170,19 @@ impl Interface {
             .types
             .iter()
             .any(|(_, ty)| matches!(ty.inner, TypeInner::CooperativeMatrix { .. }));
-        for (_, variable) in module.global_variables.iter() {
+        for (handle, variable) in module.global_variables.iter() {
             let Some(binding) = &variable.binding else { continue };
             let name = variable.name.clone().unwrap_or_default();
+            let span = module.global_variables.get_span(handle);
+            let here = |what: String| Problem { what, span, member: None };
             if binding.group != 0 {
-                return Err(format!("binding `{name}` is in group {}, not 0", binding.group));
+                return Err(here(format!("binding `{name}` is in group {}, not 0", binding.group)));
             }
             let unknown = || format!("binding `{name}` holds neither f32, f16, u32 nor i32");
             match variable.space {
                 AddressSpace::Uniform => {
+                    let declared = module.types.get_span(variable.ty);
+                    let declared = if declared.is_defined() { declared } else { span };
                     let members = match &module.types[variable.ty].inner {
                         TypeInner::Struct { members, .. } => {
                             let member = |member: &naga::StructMember| {
@@ -142,18 +190,23 @@ impl Interface {
                                     matches!(module.types[member.ty].inner, TypeInner::Scalar(_));
                                 let name = member.name.clone().unwrap_or_default();
                                 let stored = stored(module, member.ty).filter(|_| is_one);
-                                let stored = stored.ok_or_else(|| {
-                                    format!("uniform `{name}` is no single number")
+                                let stored = stored.ok_or_else(|| Problem {
+                                    what: format!("uniform `{name}` is no single number"),
+                                    span: declared,
+                                    member: Some(name.clone()),
                                 })?;
                                 Ok((name, member.offset as usize, stored))
                             };
-                            members.iter().map(member).collect::<Result<_, String>>()?
+                            members.iter().map(member).collect::<Result<_, Problem>>()?
                         }
                         TypeInner::Scalar(_) => {
-                            let stored = stored(module, variable.ty).ok_or_else(unknown)?;
+                            let stored =
+                                stored(module, variable.ty).ok_or_else(|| here(unknown()))?;
                             vec![(name.clone(), 0, stored)]
                         }
-                        _ => return Err(format!("uniform `{name}` is no struct of numbers")),
+                        _ => {
+                            return Err(here(format!("uniform `{name}` is no struct of numbers")));
+                        }
                     };
                     let size = module.types[variable.ty].inner.size(module.to_ctx()) as usize;
                     interface.uniforms.push(Uniforms {
@@ -161,16 +214,18 @@ impl Interface {
                         slot: binding.binding,
                         size: size.max(4),
                         members,
+                        span: declared,
                     });
                 }
                 AddressSpace::Storage { access } => interface.bindings.push(Bound {
                     slot: binding.binding,
-                    stored: stored(module, variable.ty).ok_or_else(unknown)?,
+                    stored: stored(module, variable.ty).ok_or_else(|| here(unknown()))?,
                     stride: stride(module, variable.ty).max(1),
                     writable: access.contains(StorageAccess::STORE),
                     name,
+                    span,
                 }),
-                _ => return Err(format!("binding `{name}` is neither uniform nor storage")),
+                _ => return Err(here(format!("binding `{name}` is neither uniform nor storage"))),
             }
         }
         Ok(interface)
@@ -180,35 +235,59 @@ impl Interface {
     ///
     /// # Errors
     /// The binding that is not.
-    pub fn fits(&self, spec: &Spec) -> Result<(), String> {
+    pub fn fits(&self, spec: &Spec) -> Result<(), Problem> {
         for bound in &self.bindings {
+            let here = |what: String| Problem { what, span: bound.span, member: None };
             let tensor = spec.tensors.iter().find(|tensor| tensor.name == bound.name);
             let Some(tensor) = tensor else {
                 let names: Vec<&str> = spec.tensors.iter().map(|t| t.name.as_str()).collect();
-                return Err(format!(
+                return Err(here(format!(
                     "binding `{}` is none of those of {}: {}",
                     bound.name,
                     spec.name,
                     names.join(", ")
-                ));
+                )));
             };
             if bound.stored == Stored::I32 && tensor.element == Element::Float {
-                return Err(format!(
+                return Err(here(format!(
                     "`{}` holds i32, expected f32, f16, or u32 with two f16 in each",
                     bound.name
-                ));
+                )));
             }
         }
         for tensor in spec.outputs() {
             match self.find(&tensor.name) {
                 Some(bound) if bound.writable => {}
-                Some(_) => {
-                    return Err(format!(
-                        "`{}` is an output, and is not bound as read_write",
+                Some(bound) => {
+                    let what = format!(
+                        "`{}` is an output, and is not bound as var<storage, read_write>",
                         tensor.name
-                    ));
+                    );
+                    return Err(Problem { what, span: bound.span, member: None });
                 }
-                None => return Err(format!("there is no binding `{}`", tensor.name)),
+                None => {
+                    return Err(format!(
+                        "there is no binding `{}`, which {} writes",
+                        tensor.name, spec.name
+                    )
+                    .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all members of uniforms are sizes or numbers that are known.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn is_fed(&self, known: &[&str]) -> Result<(), Problem> {
+        for uniforms in &self.uniforms {
+            let all = uniforms.members.iter().map(|(name, ..)| name);
+            if let Some(name) = all.filter(|name| !fills(name)).find(|n| !known.contains(&&***n)) {
+                let advice = crate::backend::wgpu::advice(name, known);
+                let what = format!("uniform `{name}` is no size or number that is known{advice}");
+                return Err(Problem { what, span: uniforms.span, member: Some(name.clone()) });
             }
         }
         Ok(())
@@ -232,6 +311,11 @@ impl Interface {
     }
 }
 
+/// Whether a member of a uniform is there for its place alone.
+fn fills(name: &str) -> bool {
+    name.starts_with('_') || name.contains("pad")
+}
+
 impl Uniforms {
     /// The bytes of a uniform buffer, of numbers by name.
     ///
@@ -241,7 +325,7 @@ impl Uniforms {
         let mut bytes = vec![0; self.size.next_multiple_of(16)];
         for (name, offset, stored) in &self.members {
             let Some((_, value)) = numbers.iter().find(|(known, _)| known == name) else {
-                if name.starts_with('_') || name.contains("pad") {
+                if fills(name) {
                     continue;
                 }
                 let known: Vec<&str> = numbers.iter().map(|(name, _)| name.as_str()).collect();

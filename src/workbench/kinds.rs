@@ -1,10 +1,18 @@
 //! What kernels are usually written for: each kind's tensors by name, and its result in f64.
 
 use super::expected::Expected;
-use super::spec::Exponents;
 
 /// Computes a row, given sizes, inputs, numbers, and which.
 pub(super) type Row = fn(&[usize], &[&[f64]], &[f64], usize, &mut [Expected]);
+
+/// Where exponents of a softmax stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exponents {
+    /// In the rows of the first input.
+    Rows,
+    /// In the products of the rows of the first two.
+    Scores,
+}
 
 /// A kind of kernel.
 pub(super) struct Kind {

@@ -2,11 +2,10 @@
 
 use super::error::{Error, Result};
 use super::expected::Expected;
-use super::interface::Interface;
 use super::interpreter::{End, Options, Refusal};
 use super::source::{Settings, Source};
 use super::spec::{Shape, Spec};
-use super::trial::{Trial, Unfit, interpreter, is_dangerous, numbers};
+use super::trial::{Trial, Unfit, interface, interpreter, is_dangerous, numbers};
 
 /// Statements that a reference may take.
 const MOST: u64 = 50_000_000;
@@ -29,7 +28,7 @@ pub(super) fn by_kernel(
     let wgsl = other.wgsl(&none)?;
     let module = naga::front::wgsl::parse_str(&wgsl.text)
         .map_err(|error| failed(error.message().to_string()))?;
-    let interface = Interface::of(&module).map_err(failed)?;
+    let interface = interface(other, spec, &none, &wgsl, &module)?;
     let trial = match Trial::new(other, spec, &none, &interface, shape) {
         Ok(trial) => trial,
         Err(Unfit::Failed(error)) => return Err(error),

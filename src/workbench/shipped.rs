@@ -336,24 +336,14 @@ impl<'a> Lowered<'a> {
                         }
                     };
                     for sighting in sightings {
-                        let (file, line) = match sighting.line {
-                            Some(line) => {
-                                let (file, line) = wgsl.origin(line);
-                                (file, Some(line))
-                            }
-                            None => (None, None),
-                        };
+                        let place = sighting.line.map(|line| wgsl.origin(line));
                         let what = wgsl.with_places(&sighting.what);
+                        let line = place.as_ref().map(|(_, line)| *line);
                         let key = (kernel.to_string(), sighting.kind, line);
-                        let fault = faults.entry(key).or_insert_with(|| Fault {
-                            kind: sighting.kind,
-                            line,
-                            file,
-                            what,
-                            shape: case.name.clone(),
-                            times: 0,
-                        });
-                        fault.times += sighting.times;
+                        let fault = faults
+                            .entry(key)
+                            .or_insert_with(|| Fault::new(sighting.kind, place, what, &case.name));
+                        fault.count(&case.name, sighting.times);
                     }
                     last = kernel.to_string();
                     touched.push(last.clone());
@@ -382,7 +372,8 @@ impl<'a> Lowered<'a> {
         next: u32,
     ) -> Result<Executed, Refusal> {
         let interpreter = Interpreter::new(&wgsl.text, &HashMap::new())?;
-        let interface = Interface::of(interpreter.module()).map_err(Refusal)?;
+        let interface =
+            Interface::of(interpreter.module()).map_err(|problem| Refusal(problem.what))?;
         let mut bindings = Vec::new();
         for (name, slice, _) in given {
             let region = self.regions.get(&(Arc::as_ptr(&slice.buffer) as usize));
@@ -462,15 +453,9 @@ impl<'a> Lowered<'a> {
             let meant = verdict.faults.iter().filter(|_| self.tolerance.is_some());
             for (kind, what) in meant.cloned() {
                 let key = (last.to_string(), kind, None);
-                let fault = faults.entry(key).or_insert_with(|| Fault {
-                    kind,
-                    line: None,
-                    file: None,
-                    what,
-                    shape: case.name.clone(),
-                    times: 0,
-                });
-                fault.times += 1;
+                let fault =
+                    faults.entry(key).or_insert_with(|| Fault::new(kind, None, what, &case.name));
+                fault.count(&case.name, 1);
             }
             for kernel in touched {
                 let Some(report) = reports.get_mut(kernel) else { continue };

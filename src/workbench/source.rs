@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
-
+use super::complaint::complaint;
 use super::error::{Error, Result};
 use super::expression::{Expression, Names};
-use crate::backend::wgpu::{DECLARATIONS, Rendered, Value, kernel_text, render_own};
+use crate::backend::wgpu::{DECLARATIONS, Rendered, Value, kernel_place, kernel_text, render_own};
 
 /// How a line begins that says something about a kernel.
 const STATEMENT: &str = "//%";
@@ -22,6 +21,8 @@ pub struct Source {
     text: String,
     /// What it computes, if its header says so.
     pub kind: Option<String>,
+    /// The line that says so.
+    kind_line: Option<usize>,
     /// Workgroups in x, y and z, as formulas in the sizes.
     dispatch: Option<Declared<[String; 3]>>,
     /// What sizes must be.
@@ -99,24 +100,20 @@ impl Wgsl {
         format!("{before}{place}{after}")
     }
 
-    /// The file, where it is another than the kernel's own, and the line in it, of a line of the
-    /// text.
-    pub fn origin(&self, line: usize) -> (Option<String>, usize) {
-        let Some(origins) = &self.origins else { return (None, line) };
+    /// The file and the line in it, of a line of the text.
+    pub fn origin(&self, line: usize) -> (String, usize) {
+        let Some(origins) = &self.origins else { return (kernel_place(&self.name, true), line) };
         let found = origins.get(..line).and_then(|all| all.iter().rev().flatten().next());
         match found {
-            Some((file, line)) if *file == self.name => (None, *line),
-            Some((file, line)) => (Some(format!("kernels/{file}.wgsl")), *line),
-            None => (None, line),
+            Some((file, line)) => (kernel_place(file, *file == self.name), *line),
+            None => (kernel_place(&self.name, true), line),
         }
     }
 
-    /// A line as messages name it.
+    /// A line as messages name it, and as editors jump to it: `FILE:LINE`.
     pub fn place(&self, line: usize) -> String {
-        match self.origin(line) {
-            (Some(file), line) => format!("{file}, line {line}"),
-            (None, line) => format!("line {line}"),
-        }
+        let (file, line) = self.origin(line);
+        format!("{file}:{line}")
     }
 }
 
@@ -146,11 +143,11 @@ impl Source {
     pub fn own(name: &str) -> Result<Source> {
         match kernel_text(name) {
             Some(text) => Source::new(name, &text),
-            None => Err(Error::Unknown {
-                what: "kernel",
-                name: name.into(),
-                known: crate::backend::wgpu::kernel_names().join(", "),
-            }),
+            None => {
+                let names = crate::backend::wgpu::kernel_names();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                Err(Error::unknown("kernel", name, &names))
+            }
         }
     }
 
@@ -164,6 +161,7 @@ impl Source {
             path: None,
             text: text.to_string(),
             kind: None,
+            kind_line: None,
             dispatch: None,
             needs: Vec::new(),
             tuned: Vec::new(),
@@ -175,7 +173,7 @@ impl Source {
             let (word, rest) = statement.split_once(char::is_whitespace).unwrap_or((statement, ""));
             if DECLARATIONS.contains(&word) {
                 source.declare(word, rest.trim(), number + 1).map_err(|problem| {
-                    source.failed(format!("line {}: {problem}, in `{statement}`", number + 1))
+                    source.failed_at(number + 1, format!("{problem}, in `{statement}`"))
                 })?;
             }
         }
@@ -185,7 +183,10 @@ impl Source {
     fn declare(&mut self, word: &str, rest: &str, line: usize) -> Result<(), String> {
         let rest = rest.strip_prefix('=').map_or(rest, str::trim_start);
         match word {
-            "kind" => self.kind = Some(rest.to_string()),
+            "kind" => {
+                self.kind = Some(rest.to_string());
+                self.kind_line = Some(line);
+            }
             "tolerance" => {
                 let number: f64 = rest.parse().map_err(|_| format!("`{rest}` is no number"))?;
                 if !(number > 0.0 && number < 1.0) {
@@ -218,6 +219,27 @@ impl Source {
         Error::Kernel { kernel: self.name.clone(), message: message.into() }
     }
 
+    /// With a line of its file.
+    fn failed_at(&self, line: usize, message: impl Into<String>) -> Error {
+        let kernel = format!("{}:{line}", kernel_place(&self.name, true));
+        Error::Kernel { kernel, message: message.into() }
+    }
+
+    /// An error of what stands in line `line` of the WGSL.
+    pub(super) fn failed_in(&self, wgsl: &Wgsl, line: usize, message: &str) -> Error {
+        let quoted = wgsl.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
+        let message = match quoted {
+            "" => message.to_string(),
+            quoted => format!("{message}, in `{quoted}`"),
+        };
+        Error::Kernel { kernel: wgsl.place(line), message }
+    }
+
+    /// An error of the kind that its header names.
+    pub fn unknown_kind(&self, error: &Error) -> Error {
+        self.failed_at(self.kind_line.unwrap_or(1), error.to_string())
+    }
+
     /// The kernel's text as it stands.
     pub fn text(&self) -> &str {
         &self.text
@@ -234,11 +256,15 @@ impl Source {
         let known = |name: &String| self.tuned.iter().any(|(known, _)| known == name);
         if let Some(name) = set.keys().find(|name| !known(name)) {
             let known: Vec<&str> = self.tuned.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(Error::Unknown {
-                what: "parameter",
-                name: name.clone(),
-                known: if known.is_empty() { "none".into() } else { known.join(", ") },
-            });
+            return Err(Error::unknown("parameter", name, &known));
+        }
+        for (name, values) in &self.tuned {
+            if let Some(value) = set.get(name).filter(|value| !values.contains(value)) {
+                let known: Vec<String> = values.iter().map(Setting::to_string).collect();
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                let what = format!("value of {name}");
+                return Err(Error::unknown(what, &value.to_string(), &known));
+            }
         }
         Ok(all)
     }
@@ -265,9 +291,10 @@ impl Source {
         let mut wgsl = self.rendered(set)?;
         wgsl.text = without_subgroups(wgsl.text);
         if let Some((line, what)) = complaint(&wgsl.text) {
-            let Some(line) = line else { return Err(self.failed(what)) };
-            let quoted = wgsl.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
-            return Err(self.failed(format!("{}: {what}, in `{quoted}`", wgsl.place(line))));
+            return Err(match line {
+                Some(line) => self.failed_in(&wgsl, line, &what),
+                None => self.failed(what),
+            });
         }
         Ok(wgsl)
     }
@@ -288,8 +315,9 @@ impl Source {
     /// No `dispatch` in the header; one that cannot be computed.
     pub(super) fn grid(&self, sizes: &[(String, f64)]) -> Result<[u32; 3]> {
         let Some(dispatch) = &self.dispatch else {
-            return Err(self.failed(
-                "its header does not say how many workgroups it takes, as in `//% dispatch \
+            return Err(self.failed_at(
+                self.header_line(),
+                "the header does not say how many workgroups it takes, as in `//% dispatch \
                  [ceil(columns / 16), ceil(rows / 16), 1]`",
             ));
         };
@@ -298,7 +326,7 @@ impl Source {
         let mut grid = [0; 3];
         for (count, formula) in grid.iter_mut().zip(&dispatch.what) {
             let line = dispatch.line;
-            let failed = |what: String| self.failed(format!("line {line}: {what}"));
+            let failed = |what: String| self.failed_at(line, what);
             let number = Expression::parse(formula, &names).map_err(failed)?.number(&numbers);
             if !(0.0..=f64::from(u32::MAX)).contains(&number) || number.fract() != 0.0 {
                 return Err(failed(format!("`{formula}` gives {number} workgroups")));
@@ -306,6 +334,12 @@ impl Source {
             *count = number as u32;
         }
         Ok(grid)
+    }
+
+    /// Where lines of the header stand, or could.
+    fn header_line(&self) -> usize {
+        let is_header = |line: &str| line.trim_start().starts_with(STATEMENT);
+        self.text.lines().position(is_header).map_or(1, |at| at + 1)
     }
 
     /// Whether the sizes are such as the header needs.
@@ -317,7 +351,7 @@ impl Source {
         let numbers: Vec<f64> = sizes.iter().map(|(_, number)| *number).collect();
         for Declared { line, what } in &self.needs {
             let needed = Expression::parse(what, &names)
-                .map_err(|problem| self.failed(format!("line {line}: {problem}")))?;
+                .map_err(|problem| self.failed_at(*line, problem))?;
             if needed.number(&numbers) == 0.0 {
                 return Ok(false);
             }
@@ -387,30 +421,6 @@ fn listed(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// What is wrong with WGSL: the line, where there is one, and a sentence.
-fn complaint(text: &str) -> Option<(Option<usize>, String)> {
-    let error = match naga::front::wgsl::parse_str(text) {
-        Err(error) => {
-            let line = error.location(text).map(|at| at.line_number as usize);
-            return Some((line, error.message().to_string()));
-        }
-        Ok(module) => {
-            Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).err()?
-        }
-    };
-    let line = error.location(text).map(|at| at.line_number as usize);
-    let mut message = error.as_inner().to_string();
-    let mut cause = std::error::Error::source(error.as_inner());
-    while let Some(inner) = cause {
-        message += &format!(": {inner}");
-        cause = inner.source();
-    }
-    if message.contains("relate to a valid destination for a store") {
-        message += ": is it bound as var<storage, read_write>?";
-    }
-    Some((line, message))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,6 +463,10 @@ fn main() {
         let set = Settings::from([("size".to_string(), Setting::Number(16))]);
         let said = source.wgsl(&set).unwrap_err().to_string();
         assert!(said.contains("unknown parameter `size`; there are tile"), "{said}");
+        let set = Settings::from([("tile".to_string(), Setting::Number(12))]);
+        let said = source.wgsl(&set).unwrap_err().to_string();
+        assert!(said.contains("unknown value of tile `12`"), "{said}");
+        assert!(said.contains("there are 8, 16"), "{said}");
     }
 
     #[test]
@@ -462,14 +476,14 @@ fn main() {
             Ok(source) => source.wgsl(&Settings::new()).unwrap_err().to_string(),
         };
         for (text, says) in [
-            ("//% tune tile [8]\n", "line 1: expected `NAME in [VALUE, ..]`"),
-            ("\n//% dispatch 3, 4\n", "line 2: expected a list"),
+            ("//% tune tile [8]\n", "a.wgsl:1: expected `NAME in [VALUE, ..]`"),
+            ("\n//% dispatch 3, 4\n", "a.wgsl:2: expected a list"),
             ("//% tolerance none\n", "`none` is no number"),
             (
                 "//% set tile = 2\n@compute @workgroup_size(1)\nfn main() {\n  let a: u32 = 1.5;}",
-                "line 4: ",
+                "a.wgsl:4: ",
             ),
-            ("//% if\n", "line 1"),
+            ("//% if\n", "a.wgsl:1: "),
         ] {
             let said = fails(text);
             assert!(said.contains(says), "{text}: {said}");

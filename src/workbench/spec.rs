@@ -4,7 +4,7 @@
 use super::error::{Error, Result};
 use super::expected::Expected;
 use super::expression::{Budget, Expression, Names};
-use super::kinds::{KINDS, Kind};
+use super::kinds::{Exponents, KINDS, Kind};
 
 /// Parts of formulas that are computed at most for a result.
 const MOST_STEPS: u64 = 1_000_000_000;
@@ -49,15 +49,6 @@ pub(super) enum Fill {
     /// Exponents around -200, 200 and 0 in rows that follow each other.
     Apart,
     /// Scores that f16 holds once they are scaled, not before.
-    Scores,
-}
-
-/// Where exponents of a softmax stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exponents {
-    /// In the rows of the first input.
-    Rows,
-    /// In the products of the rows of the first two.
     Scores,
 }
 
@@ -112,11 +103,10 @@ impl Spec {
     /// # Errors
     /// A name that no kind has.
     pub fn kind(name: &str) -> Result<Spec> {
-        let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| Error::Unknown {
-            what: "kind of kernel",
-            name: name.into(),
-            known: kinds().join(", "),
-        })?;
+        let kind = KINDS
+            .iter()
+            .find(|kind| kind.name == name)
+            .ok_or_else(|| Error::unknown("kind of kernel", name, &kinds()))?;
         Spec::of(kind).map_err(|message| Error::Kernel { kernel: name.into(), message })
     }
 

@@ -5,9 +5,10 @@ use super::error::Result;
 use super::fault::FaultKind;
 use super::interface::{Interface, decoded, encoded, overrides, rounded};
 use super::interpreter::{Binding, Executed, Interpreter, Options, Refusal, Region};
+use super::kinds::Exponents;
 use super::rounding::Rounding;
-use super::source::{Settings, Source};
-use super::spec::{Element, Exponents, Fill, Shape, Spec, Tensor, noise};
+use super::source::{Settings, Source, Wgsl};
+use super::spec::{Element, Fill, Shape, Spec, Tensor, noise};
 
 /// Everything about one shape but the results.
 pub(super) struct Trial {
@@ -53,6 +54,29 @@ pub(super) fn numbers(
         }
     }
     Ok(numbers)
+}
+
+/// What a kernel binds, as what it is to compute has it.
+///
+/// # Errors
+/// What is bound otherwise, with its line.
+pub(super) fn interface(
+    source: &Source,
+    spec: &Spec,
+    settings: &Settings,
+    wgsl: &Wgsl,
+    module: &naga::Module,
+) -> Result<Interface> {
+    let ones = vec![1; spec.size_names().len()];
+    let numbers = numbers(source, spec, settings, &ones)?;
+    let known: Vec<&str> = numbers.iter().map(|(name, _)| name.as_str()).collect();
+    let found = Interface::of(module);
+    let fits = |interface: Interface| {
+        interface.fits(spec)?;
+        interface.is_fed(&known)?;
+        Ok(interface)
+    };
+    found.and_then(fits).map_err(|problem| problem.of(source, wgsl))
 }
 
 /// What sizes are rounded up to, the first that suits.

@@ -1,13 +1,12 @@
 //! Whether a kernel may run without bounds checks.
 
-use super::bench::Contender;
 use super::check::{CheckOptions, check};
 use super::error::Result;
 use super::fault::Fault;
-use super::interface::Interface;
 use super::interpreter::{End, Options, Refusal, Sighting};
+use super::source::{Settings, Source};
 use super::spec::{Fill, Shape, Spec};
-use super::trial::{Trial, Unfit, interpreter, is_dangerous, subgroups};
+use super::trial::{Trial, Unfit, interface, interpreter, is_dangerous, subgroups};
 
 /// How much is known of a kernel at some sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,23 +47,26 @@ const WATCHED: usize = 1 << 24;
 /// # Errors
 /// An access out of bounds, a loop that does not end, or a barrier in divergent control flow: such
 /// a kernel is not run at all.
-pub(super) fn trust(contender: &Contender, spec: &Spec, sizes: &[usize]) -> Result<Trust> {
-    match at(contender, spec, sizes)? {
-        Trust::InPart if !is_safe_when_small(contender, spec)? => Ok(Trust::None),
+pub(super) fn trust(
+    source: &Source,
+    settings: &Settings,
+    spec: &Spec,
+    sizes: &[usize],
+) -> Result<Trust> {
+    match at(source, settings, spec, sizes)? {
+        Trust::InPart if !is_safe_when_small(source, settings, spec)? => Ok(Trust::None),
         found => Ok(found),
     }
 }
 
-fn at(contender: &Contender, spec: &Spec, sizes: &[usize]) -> Result<Trust> {
-    let source = &contender.source;
-    let wgsl = source.wgsl(&contender.settings)?;
+fn at(source: &Source, settings: &Settings, spec: &Spec, sizes: &[usize]) -> Result<Trust> {
+    let wgsl = source.wgsl(settings)?;
     let module = naga::front::wgsl::parse_str(&wgsl.text)
         .map_err(|error| source.failed(error.message().to_string()))?;
-    let interface = Interface::of(&module).map_err(|message| source.failed(message))?;
-    interface.fits(spec).map_err(|message| source.failed(message))?;
+    let interface = interface(source, spec, settings, &wgsl, &module)?;
     let label = "asked for".to_string();
     let shape = Shape { label, sizes: sizes.to_vec(), fill: Fill::Ordinary, huge: true };
-    let trial = match Trial::new(source, spec, &contender.settings, &interface, &shape) {
+    let trial = match Trial::new(source, spec, settings, &interface, &shape) {
         Ok(trial) => trial,
         // Nor will it be run there.
         Err(Unfit::Needs(_)) => return Ok(Trust::None),
@@ -84,14 +86,10 @@ fn at(contender: &Contender, spec: &Spec, sizes: &[usize]) -> Result<Trust> {
             Err(Refusal(_)) => return Ok(Trust::None),
         };
         let danger = executed.sightings.into_iter().find(|seen| is_dangerous(seen.kind));
-        if let Some(Sighting { kind, line, what, times }) = danger {
-            let (file, line) = line.map_or((None, None), |line| {
-                let (file, line) = wgsl.origin(line);
-                (file, Some(line))
-            });
-            let (what, shape) = (wgsl.with_places(&what), spec.told(&trial.sizes));
-            let fault = Fault { kind, line, file, what, shape, times };
-            return Err(source.failed(format!("it is not run: {fault}")));
+        if let Some(Sighting { kind, line, what, .. }) = danger {
+            let (what, place) = (wgsl.with_places(&what), line.map(|line| wgsl.origin(line)));
+            let fault = Fault::new(kind, place, what, &spec.told(&trial.sizes));
+            return Err(source.failed(format!("it is not run: {fault}")).faulty());
         }
         if executed.end != End::Whole {
             trust = Trust::InPart;
@@ -101,7 +99,7 @@ fn at(contender: &Contender, spec: &Spec, sizes: &[usize]) -> Result<Trust> {
 }
 
 /// Whether a kernel could be executed at small shapes, and stayed within its bindings.
-fn is_safe_when_small(contender: &Contender, spec: &Spec) -> Result<bool> {
+fn is_safe_when_small(source: &Source, settings: &Settings, spec: &Spec) -> Result<bool> {
     let mut small = spec.clone();
     small
         .shapes
@@ -111,12 +109,11 @@ fn is_safe_when_small(contender: &Contender, spec: &Spec) -> Result<bool> {
         small.shapes.retain(is_named);
     }
     small.shapes.truncate(2);
-    let settings = contender.settings.clone();
-    let options = CheckOptions { settings, ..CheckOptions::default() };
+    let options = CheckOptions { settings: settings.clone(), ..CheckOptions::default() };
     // What cannot be executed at all is told where it is compiled.
-    let Ok(report) = check(&contender.source, &small, &options) else { return Ok(false) };
+    let Ok(report) = check(source, &small, &options) else { return Ok(false) };
     match report.faults.iter().find(|fault| is_dangerous(fault.kind)) {
-        Some(fault) => Err(contender.source.failed(format!("it is not run: {fault}"))),
+        Some(fault) => Err(source.failed(format!("it is not run: {fault}")).faulty()),
         None => Ok(!report.shapes.is_empty()),
     }
 }

@@ -1,6 +1,7 @@
 //! The fastest of the forms that a kernel's header declares: each compiled, compared, measured.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use super::error::{Error, Result};
 use super::source::{Setting, Settings, Source};
 use super::spec::Spec;
 use super::statistics::{Difference, quantile};
+use super::trial::numbers;
 use super::trust::{Trust, trust};
 use crate::backend::wgpu::Gpu;
 
@@ -74,14 +76,14 @@ pub struct TuneReport {
     pub adapter: String,
     /// Forms that there are.
     pub forms: usize,
-    /// Those that could not be had here.
+    /// Those that could not be had here, or do not suit the first shape: notes say why.
     pub pruned: usize,
     /// Those whose first measurement was so slow that no other was made.
     pub stopped: usize,
     /// Those whose results were wrong.
     pub wrong: usize,
     /// Values that are better than the first ones; empty where none is.
-    pub chosen: std::collections::BTreeMap<String, String>,
+    pub chosen: BTreeMap<String, String>,
     /// At each shape.
     pub shapes: Vec<Tuned>,
     /// What was left out, and why.
@@ -130,12 +132,16 @@ impl<'a> Subject for Own<'a> {
     ) -> Result<Result<Box<dyn Form + 's>, String>> {
         let contender = Contender { source: self.source.clone(), settings: settings.clone() };
         let &Own { gpu, source, spec, timer, .. } = self;
+        // Before it is executed, which takes longer.
+        if !source.suits(&numbers(source, spec, settings, sizes)?)? {
+            return Ok(Err(format!("the header needs {}", source.needs())));
+        }
         let mut known = self.trusted.borrow_mut();
         let found = known.iter().find(|(form, at, _)| form == settings && at == sizes);
         let trust = match found {
             Some((.., trust)) => trust.clone(),
             None => {
-                let trust = trust(&contender, spec, sizes).map_err(|error| error.to_string());
+                let trust = trust(source, settings, spec, sizes).map_err(|error| error.to_string());
                 known.push((settings.clone(), sizes.to_vec(), trust.clone()));
                 trust
             }
@@ -179,6 +185,13 @@ pub fn tune(
 ) -> Result<TuneReport> {
     let timer = Timer::new(gpu, clock, false);
     let own = Own { gpu, source, spec, timer: &timer, trusted: RefCell::default() };
+    // Other forms may be left out; of what there is now it is told what is wrong.
+    if let Some(first) = forms(&source.tuned).into_iter().next() {
+        if let Some(sizes) = shapes.first() {
+            let trust = trust(source, &first, spec, sizes)?;
+            own.trusted.borrow_mut().push((first, sizes.clone(), Ok(trust)));
+        }
+    }
     search(&own, gpu.name(), shapes, options, tell)
 }
 
@@ -244,6 +257,7 @@ pub(super) fn search(
     let of = all.len() + options.rounds * shapes.len();
     // A look at each at one shape.
     let mut looked: Vec<(f64, Settings)> = Vec::new();
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut best = f64::INFINITY;
     for (number, settings) in all.iter().enumerate() {
         if !tell(number, of) {
@@ -257,8 +271,9 @@ pub(super) fn search(
                     subject.told(first_shape)
                 )));
             }
-            Err(_) => {
+            Err(why) => {
                 report.pruned += 1;
+                *reasons.entry(why).or_insert(0) += 1;
                 continue;
             }
         };
@@ -277,8 +292,12 @@ pub(super) fn search(
         best = best.min(seconds);
         looked.push((seconds, settings.clone()));
     }
+    report.notes.extend(reasons.into_iter().map(|(why, count)| {
+        format!("left out: {count} of {} forms at {}: {why}", all.len(), subject.told(first_shape))
+    }));
     let Some(standard) = looked.iter().find(|(_, settings)| *settings == all[0]).cloned() else {
-        return Err(failed("what there is now gives wrong results"));
+        let message = "what there is now gives wrong results".into();
+        return Err(Error::Faulty { kernel: subject.name(), message });
     };
     looked.sort_by(|a, b| a.0.total_cmp(&b.0));
     looked.retain(|(_, settings)| *settings != standard.1);

@@ -14,7 +14,11 @@ fn a_right_kernel_ends_with_0_and_a_wrong_one_with_1() {
     assert!(right.stdout.contains("on no device"), "{}", right.stdout);
     let line = format!("kernel check @/wrong/barrier_after_peak.wgsl {ALONE}");
     let wrong = run(&folder, &line).failed(1, &["1 fault in"]);
-    assert!(wrong.stdout.contains("missing barrier: line 28: "), "{}", wrong.stdout);
+    assert!(
+        wrong.stdout.contains("barrier_after_peak.wgsl:28: missing barrier: "),
+        "{}",
+        wrong.stdout
+    );
     let line = format!("kernel check @/wrong/padding.wgsl --only ragged --json {ALONE}");
     let json = run(&folder, &line).failed(1, &[]).json();
     assert_eq!(json[0]["faults"][0]["kind"], "out-of-bounds-write");
@@ -61,7 +65,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let other = check("other.toml").failed(1, &["scaled.wgsl"]);
     assert!(other.stdout.contains("wrong values"), "{}", other.stdout);
     put("broken.toml", &text.replace("x[i]", "z[i]"));
-    check("broken.toml").failed(1, &["broken.toml", "unknown name `z`"]);
+    check("broken.toml").failed(2, &["broken.toml", "unknown name `z`"]);
 }
 
 #[test]
@@ -73,14 +77,70 @@ fn wrong_usage_says_what_is_right() {
         ("kernel check @/right/softmax.wgsl --as softmaxx", 2, &["softmaxx", "softmax"]),
         ("kernel check @/right/softmax.wgsl --set tile=8", 2, &["unknown parameter `tile`"]),
         ("kernel check @/right/softmax.wgsl --set tile", 2, &["NAME=VALUE"]),
-        ("kernel check @/right/softmax.wgsl --as matmul", 1, &["binding `x`", "a, b, y"]),
-        ("kernel check @/none.wgsl", 1, &["none.wgsl"]),
-        ("kernel check matmull", 2, &["unknown kernel `matmull`", "matmul_staged"]),
+        (
+            "kernel check @/right/softmax.wgsl --as matmul",
+            2,
+            &["softmax.wgsl:", "binding `x`", "a, b, y"],
+        ),
+        ("kernel check @/none.wgsl", 2, &["none.wgsl"]),
+        ("kernel check matmull", 2, &["unknown kernel `matmull`; did you mean `matmul`?"]),
+        (
+            "kernel check @/right/softmax.wgsl --only nosuch",
+            2,
+            &["shape of softmax `nosuch`", "a NaN"],
+        ),
+        ("kernel check @/right/softmax.wgsl --only large", 0, &[]),
+        ("kernel check layer_norm --only ragged", 2, &["--only", "layer_norm is checked as"]),
+        ("kernel show layer_norm --set tile=8", 2, &["--set", "--variant"]),
+        ("kernel check layer_norm --set tile=8", 2, &["--set", "layer_norm is checked as"]),
+        ("kernel show @/right/softmax.wgsl --statistics", 2, &["--adapter", "mos devices"]),
         ("kernel show @/right/softmax.wgsl --msl --hlsl", 2, &["--hlsl"]),
         ("kernel bench @/right/softmax.wgsl", 2, &["graphics adapters"]),
     ] {
-        run(&folder, &format!("{line} {ALONE}")).failed(code, says);
+        let ended = run(&folder, &format!("{line} {ALONE}"));
+        if code == 0 {
+            ended.ok();
+        } else {
+            ended.failed(code, says);
+        }
     }
+    let tuned = "kernel check @/examples/kernels/6-tuned.wgsl --set depth=81";
+    run(&fixture(""), &format!("{tuned} {ALONE}"))
+        .failed(2, &["unknown value of depth `81`", "there are 64, 80"]);
+}
+
+/// 0 nothing found, 1 something found, 2 not looked at: the same for all of them.
+#[test]
+fn exit_codes_tell_a_verdict_from_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let softmax = std::fs::read_to_string(fixture("tests/workbench/right/softmax.wgsl")).unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    put("right.wgsl", &softmax);
+    put("wrong.wgsl", &softmax.replace("let total = parts[0];", "let total = parts[1];"));
+    put("broken.wgsl", &softmax.replace("let total = parts[0];", "let total = parts[0]"));
+    put("header.wgsl", &softmax.replace("//% dispatch", "//% dispach"));
+    put("kind.wgsl", &softmax.replace("//% kind softmax", "//% kind softmaxx"));
+    for (command, files) in [
+        ("check", [("right", 0), ("wrong", 1), ("broken", 2), ("header", 2), ("kind", 2)]),
+        (
+            "watch --times 1",
+            [("right", 0), ("wrong", 1), ("broken", 2), ("header", 2), ("kind", 2)],
+        ),
+        ("show", [("right", 0), ("wrong", 0), ("broken", 2), ("header", 2), ("kind", 0)]),
+        ("bench", [("right", 2), ("wrong", 2), ("broken", 2), ("header", 2), ("kind", 2)]),
+        ("tune", [("right", 2), ("wrong", 2), ("broken", 2), ("header", 2), ("kind", 2)]),
+    ] {
+        for (file, code) in files {
+            let ended = run(folder.path(), &format!("kernel {command} @/{file}.wgsl {ALONE}"));
+            match code {
+                0 => drop(ended.ok()),
+                code => drop(ended.failed(code, &[])),
+            }
+        }
+    }
+    // One that could not be looked at outweighs what was found in others.
+    let both = format!("kernel check @/wrong.wgsl @/broken.wgsl {ALONE}");
+    run(folder.path(), &both).failed(2, &["wrong.wgsl", "broken.wgsl:34: expected `;`"]);
 }
 
 #[test]
@@ -129,8 +189,43 @@ fn a_kernel_is_watched() {
     let first = run(folder.path(), &watch).ok();
     assert!(first.stdout.contains("right at"), "{}", first.stdout);
     std::fs::write(&path, text.replace("let total = parts[0];", "let total = parts[0]")).unwrap();
-    let broken = run(folder.path(), &watch).ok();
-    assert!(broken.stderr.contains("line 35: expected `;`"), "{}", broken.stderr);
+    let broken = run(folder.path(), &watch).failed(2, &[]);
+    assert!(broken.stderr.contains("softmax.wgsl:34: expected `;`"), "{}", broken.stderr);
+}
+
+/// The kernel that the help shows is one.
+#[test]
+fn the_help_shows_a_kernel_that_is_right() {
+    let help = ran(mos().args(["kernel", "--help"])).ok().stdout;
+    let start = help.find("  //% kind softmax").unwrap();
+    let kernel: Vec<&str> = help[start..].lines().take_while(|line| !line.is_empty()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("help.wgsl"), kernel.join("\n")).unwrap();
+    let ok = run(folder.path(), &format!("kernel check @/help.wgsl {ALONE}")).ok();
+    assert!(ok.stdout.contains("right at 14 shapes"), "{}", ok.stdout);
+    assert!(help.contains("Exit codes of all of them: 0 nothing"), "{help}");
+}
+
+/// What editors leave for a moment is no reason to end.
+#[test]
+fn a_file_that_is_empty_for_a_moment_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("it.wgsl");
+    let text = std::fs::read_to_string(fixture("tests/workbench/right/softmax.wgsl")).unwrap();
+    std::fs::write(&path, "").unwrap();
+    let mut watch = mos();
+    watch.args(["kernel", "watch", "--times", "3", "--adapter", "cpu"]).arg(&path);
+    let watching = std::thread::spawn(move || ran(&mut watch));
+    // Longer than the patience with an empty one.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let bare = text.replace("//% kind softmax", "// no kind");
+    std::fs::write(&path, bare).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::fs::write(&path, &text).unwrap();
+    let watched = watching.join().unwrap().ok();
+    assert!(watched.stderr.contains("it.wgsl: it is empty"), "{}", watched.stderr);
+    assert!(watched.stderr.contains("what does it compute?"), "{}", watched.stderr);
+    assert!(watched.stdout.contains("right at"), "{}", watched.stdout);
 }
 
 #[test]
@@ -185,7 +280,7 @@ fn files_that_are_called_as_own_kernels_must_be_such() {
         std::fs::write(folder.path().join(name), text).unwrap();
         for more in ["", " --json"] {
             run(folder.path(), &format!("kernel check @/{name}{more} {ALONE}"))
-                .failed(1, &["cannot be executed in its place", "//% kind KIND"]);
+                .failed(2, &["cannot be executed in its place", "//% kind KIND"]);
         }
     }
 }
@@ -203,12 +298,12 @@ fn files_are_checked_one_by_one() {
     put("empty.wgsl", "//% kind softmax\n");
     let line = format!("kernel check @/broken.wgsl @/marked.wgsl @/empty.wgsl {ALONE}");
     let told = run(folder.path(), &line)
-        .failed(1, &["broken.wgsl: line 2", "empty.wgsl: expected one @compute entry point"]);
+        .failed(2, &["broken.wgsl:2: ", "empty.wgsl: expected one @compute entry point"]);
     assert!(told.stdout.contains("marked.wgsl: right at"), "{}", told.stdout);
-    let json = run(folder.path(), &format!("{line} --json")).failed(1, &[]).json();
-    assert!(json[0]["error"].as_str().unwrap().contains("line 2"), "{json}");
+    let json = run(folder.path(), &format!("{line} --json")).failed(2, &[]).json();
+    assert!(json[0]["error"].as_str().unwrap().contains("broken.wgsl:2: "), "{json}");
     assert!(json[1]["error"].is_null() && !json[1]["shapes"].as_array().unwrap().is_empty());
-    run(folder.path(), &format!("kernel show @/empty.wgsl {ALONE}")).failed(1, &["entry point"]);
+    run(folder.path(), &format!("kernel show @/empty.wgsl {ALONE}")).failed(2, &["entry point"]);
 }
 
 /// No result takes the place of a kernel, nor of anybody's notes.

@@ -130,7 +130,9 @@ fn slow_kernels_are_not_endless() {
 fn an_endless_loop_is_told_once_with_its_line() {
     let report = checked(&with(MATMUL, &[("k++", "k += 0u")]));
     assert_eq!(report.faults.len(), 1, "{}", told(&report));
-    assert!(fault(&report, "endless loop").contains("line 12: still running after"));
+    assert!(
+        fault(&report, "endless loop").starts_with("it.wgsl:12: endless loop: still running after")
+    );
 }
 
 #[test]
@@ -182,6 +184,75 @@ fn hints_name_what_is_meant() {
     let unbound = unbound.collect::<Vec<_>>().join("\n");
     let report = checked(&with(&unbound, &[("f32(b[k * sizes.columns + id.x])", "1.0")]));
     assert!(report.notes.iter().any(|note| note.contains("nothing is bound")), "{}", told(&report));
+}
+
+/// What keeps a kernel from being looked at is told with the line that is to blame, and with the
+/// name that may be meant.
+#[test]
+fn what_cannot_be_looked_at_is_told_with_its_line() {
+    for (from, to, says) in [
+        ("b", "w", "it.wgsl:6: binding `w` is none of those of matmul: a, b, y"),
+        ("(3)", "(2)", "it.wgsl:7: `b` and `y` are both bound to @group(0) @binding(2)"),
+        ("@group(0) @binding(3)", "@group(1) @binding(3)", "it.wgsl:7: binding `y` is in group 1"),
+        ("<storage, read_write>", "<storage, read>", "it.wgsl:15: `y` is written and is bound as"),
+        ("a: array<f32>", "a: array<i32>", "it.wgsl:5: `a` holds i32, expected f32"),
+        (
+            "columns: u32 }",
+            "columns: u32,\n  depht: u32 }",
+            "it.wgsl:4: uniform `depht` is no size or number that is known; there are rows",
+        ),
+        (
+            "columns: u32 }",
+            "columns: u32,\n  more: vec2<u32> }",
+            "it.wgsl:4: uniform `more` is no single number",
+        ),
+        ("//% dispatch", "// dispatch", "it.wgsl:1: the header does not say how many workgroups"),
+        ("ceil(columns", "ceil(cols", "it.wgsl:2: `ceil(cols / 8)`: unknown name `cols`; did you"),
+        ("ceil(columns", "ciel(columns", "unknown function `ciel`; did you mean `ceil`?"),
+        ("//% kind matmul", "//% kind matmull", "it.wgsl:1: unknown kind of kernel `matmull`; did"),
+        ("//% dispatch", "//% dispach", "it.wgsl:2: unknown statement `dispach`; did you mean"),
+        ("y[id.y", "yy[id.y", "it.wgsl:15: nothing is called `yy` here"),
+    ] {
+        let text = match from {
+            // The binding, where it stands and where it is read.
+            "b" => with(MATMUL, &[("> b:", "> w:"), ("f32(b[", "f32(w[")]),
+            _ => with(MATMUL, &[(from, to)]),
+        };
+        let said = Source::new("it.wgsl", &text)
+            .and_then(|source| {
+                let kind = Spec::kind(source.kind.as_deref().unwrap());
+                let spec = kind.map_err(|error| source.unknown_kind(&error))?;
+                check(&source, &spec, &CheckOptions::default())
+            })
+            .map(|report| told(&report))
+            .expect_err(to)
+            .to_string();
+        assert!(said.contains(says), "{to}: {said}");
+        assert_eq!(said.matches("it.wgsl").count(), 1, "{said}");
+    }
+}
+
+/// What is right only where two sizes are alike is no edge; what is wrong by chance alone has no
+/// stride.
+#[test]
+fn no_name_says_more_than_is_proved() {
+    let stride = with(MATMUL, &[("k * sizes.columns", "k * sizes.inner")]);
+    let report = checked(&stride);
+    assert!(!report.passed() && !told(&report).contains("ragged edge"), "{}", told(&report));
+    let inner = with(MATMUL, &[("k < sizes.inner;", "k < sizes.inner / 16u * 16u;")]);
+    let said = fault(&checked(&inner), "wrong at the ragged edge");
+    assert!(said.contains("; right at rows 64, inner 128, columns 192 (at ragged"), "{said}");
+    let scaled = with(&halves(MATMUL), &[("f16(sum)", "f16(sum * 0.9)")]);
+    let report = checked(&scaled);
+    fault(&report, "wrong values");
+    assert!(!told(&report).contains("wrong stride"), "{}", told(&report));
+    for halves in [false, true] {
+        let text = if halves { self::halves(MATMUL) } else { MATMUL.to_string() };
+        let put = with(&text, &[("y[id.y * sizes.columns", "y[id.y * sizes.inner")]);
+        let report = checked(&with(&put, &[("//% kind", "//% needs inner > columns\n//% kind")]));
+        let told = told(&report);
+        assert!(told.contains("right if rows lay"), "{told}");
+    }
 }
 
 /// Another entry of a batch is no edge, nor is a number that is missing.
@@ -265,11 +336,11 @@ fn nothing_dangerous_is_measured() {
     // Only where it was asked for: full tiles are all there is.
     measure(&beyond, [8, 8, 8]).unwrap();
     for (text, says) in [
-        (beyond, "it is not run: out-of-bounds"),
-        (with(MATMUL, &[("k++", "k += 0u")]), "it is not run: endless"),
+        (beyond, "it is not run: it.wgsl:13: out-of-bounds read"),
+        (with(MATMUL, &[("k++", "k += 0u")]), "it is not run: it.wgsl:12: endless"),
         (SOFTMAX.to_string(), "none of those of matmul"),
         // Right at all shapes of the kind.
-        (kept_rows(), "it is not run: out-of-bounds"),
+        (kept_rows(), ": out-of-bounds"),
     ] {
         let said = measure(&text, [9, 7000, 9]).unwrap_err().to_string();
         assert!(said.contains(says), "{said}");

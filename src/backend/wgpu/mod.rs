@@ -19,6 +19,7 @@ mod lowering;
 mod matrices;
 mod measured;
 mod ops;
+mod own;
 mod packed;
 mod pipelines;
 mod program;
@@ -50,12 +51,15 @@ pub use layout::{Held, Layout};
 pub use lower::{BufferView, Storage, commands, preparation};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use measured::{MeasuredSizes, TUNED_VARIABLE, sizes_file};
+pub use own::{Mistake, render_own};
+pub(crate) use own::{advice, nearest};
 pub(crate) use packed::{packed, packed_blocks};
 pub use record::{Command, Recording, Uniform};
 pub use spirv::{ordered, written};
+pub(crate) use template::kernel_place;
 pub use template::{
     DECLARATIONS, KERNELS_VARIABLE, Params, Rendered, Value, kernel_names, kernel_text, render,
-    render_own, replaced_kernels, unknown_kernels,
+    replaced_kernels, unknown_kernels,
 };
 pub use traits::{Schedule, Traits};
 pub use tuned::{

@@ -5,6 +5,37 @@ use std::sync::Arc;
 use super::{Command, Gpu, Params, Recording, Result, Scalar, Slice, Value};
 
 impl Gpu {
+    /// Seconds that a command takes that does nearly nothing, submitted alone and waited for, as
+    /// [`Recording::profile`] measures commands where the device has no timestamps; none where it
+    /// has. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// Memory that is exhausted; a device that failed.
+    pub fn waiting(self: &Arc<Self>, clock: &dyn Fn() -> f64) -> Result<Option<f64>> {
+        if self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let y = self.buffer("peak", 64 * 4)?;
+        let command = Command::Dispatch {
+            kernel: "peak",
+            params: Params::from([("chains", Value::from(2))]),
+            bindings: vec![("y".into(), Slice::whole(&y), Scalar::F32)],
+            uniforms: vec![("rounds", 1.into()), ("factor", 0.5f32.into())],
+            grid: [1, 1, 1],
+            label: "nearly nothing".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        // SAFETY: `y` has a number for each invocation of the grid.
+        let recording = unsafe { Recording::trusted(self, &[command])? };
+        let mut all = Vec::new();
+        for _ in 0..33 {
+            all.extend(recording.timeline(clock)?.into_iter().map(|(_, cost)| cost.seconds));
+        }
+        all.sort_by(f64::total_cmp);
+        Ok(all.get(all.len() / 2).copied())
+    }
+
     /// Floating-point operations and bytes a second at most, by chains of multiply-adds and by a
     /// large copy, the fastest of several each. `clock` gives seconds.
     ///

@@ -151,7 +151,7 @@ pub(super) fn all_texts() -> Vec<(String, String)> {
 }
 
 /// The text of a template: the named folder's, or this program's own.
-fn text_of(name: &str) -> Option<String> {
+pub(super) fn text_of(name: &str) -> Option<String> {
     let file = file_of(name);
     if let Ok(Some(folder)) = folder() {
         // A file that only kernels in that folder know is read from there, too.
@@ -172,6 +172,20 @@ pub(super) fn shipped_sizes(name: &str) -> Option<&'static str> {
     KERNELS.get_file(format!("tuned/{name}.toml"))?.contents_utf8()
 }
 
+/// Names of all templates that may be imported.
+pub(super) fn part_names() -> Vec<String> {
+    own_files(&KERNELS).into_iter().map(|(name, _)| name).collect()
+}
+
+/// The file of a kernel of one's own, which is called as its file or as this program's kernel of
+/// that name, or the file of a part that it imports.
+pub(crate) fn kernel_place(name: &str, own: bool) -> String {
+    match own && (name.contains(['.', '/', '\\']) || text_of(name).is_none()) {
+        true => name.to_string(),
+        false => place_of(name),
+    }
+}
+
 /// Where a template's text is, for messages.
 fn place_of(name: &str) -> String {
     let file = file_of(name);
@@ -183,10 +197,11 @@ fn place_of(name: &str) -> String {
     }
 }
 
-const STATEMENT: &str = "//%";
+/// How a line begins that is a statement.
+pub(super) const STATEMENT: &str = "//%";
 const COMMENT: &str = "//#";
 
-fn environment(
+pub(super) fn environment(
     text: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
 ) -> Environment<'static> {
     let mut environment = Environment::new();
@@ -206,7 +221,7 @@ fn environment(
 pub const DECLARATIONS: [&str; 5] = ["kind", "dispatch", "needs", "tune", "tolerance"];
 
 /// A text whose declarations are comments.
-fn undeclared(text: &str) -> String {
+pub(super) fn undeclared(text: &str) -> String {
     if !text.contains(STATEMENT) {
         return text.to_string();
     }
@@ -225,32 +240,6 @@ pub struct Rendered {
     pub text: String,
     /// For each line of it.
     pub origins: Vec<Option<(String, usize)>>,
-}
-
-/// Renders a text of one's own as kernels of this program are: line statements and `{{ }}`, with
-/// this program's parts to import. `name` is what errors call it.
-///
-/// # Errors
-/// What is wrong with the template, with the line.
-pub fn render_own(name: &str, text: &str, params: &BTreeMap<String, Value>) -> Result<Rendered> {
-    let (own, whole) = (name.to_string(), text.to_string());
-    let marked = environment(move |name| {
-        let text = if name == own { whole.clone() } else { text_of(name)? };
-        Some(marked(name, &undeclared(&text)))
-    });
-    let rendered = marked.get_template(name).and_then(|template| template.render(params));
-    let rendered = rendered.map_err(|error| {
-        let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-        let file = error.name().unwrap_or(name);
-        let place = if file == name { file.to_string() } else { place_of(file) };
-        let message = match error.line() {
-            Some(line) => format!("{place}, line {line}: {what}"),
-            None => what,
-        };
-        Error::Kernel { kernel: name.into(), message }
-    })?;
-    let (text, origins) = unmarked(&rendered);
-    Ok(Rendered { text, origins })
 }
 
 /// The text of this program's kernel of that name, or of a part that kernels share, unrendered.
@@ -288,6 +277,13 @@ pub fn render(name: &str, params: &Params) -> Result<String> {
     })
 }
 
+/// Line `line` of `text`, for a message.
+pub(super) fn quoted(text: &str, line: usize) -> String {
+    let found =
+        text.lines().nth(line.saturating_sub(1)).map(str::trim).filter(|line| !line.is_empty());
+    found.map(|line| format!(", in `{line}`")).unwrap_or_default()
+}
+
 /// The error of a template, with the line of its file.
 fn unrendered(name: &str, error: &minijinja::Error) -> Error {
     let what = match error.detail() {
@@ -308,13 +304,6 @@ fn unrendered(name: &str, error: &minijinja::Error) -> Error {
     Error::Kernel { kernel: name.into(), message }
 }
 
-/// Line `line` of `text`, for a message.
-fn quoted(text: &str, line: usize) -> String {
-    let found =
-        text.lines().nth(line.saturating_sub(1)).map(str::trim).filter(|line| !line.is_empty());
-    found.map(|line| format!(", in `{line}`")).unwrap_or_default()
-}
-
 /// What is wrong with a rendered kernel, with the line of the template's file that it comes from.
 /// `find` finds it in WGSL: the line, counted from 1, and a sentence.
 pub(super) fn explained(
@@ -333,7 +322,7 @@ pub(super) fn explained(
 const MARK: [char; 2] = ['\u{1}', '\u{2}'];
 
 /// `text` with a mark at the beginning of each line that becomes text.
-fn marked(name: &str, text: &str) -> String {
+pub(super) fn marked(name: &str, text: &str) -> String {
     let mut out = String::with_capacity(2 * text.len());
     let mut open = false;
     for (number, line) in text.split_inclusive('\n').enumerate() {
@@ -354,7 +343,7 @@ fn marked(name: &str, text: &str) -> String {
 }
 
 /// Rendered text without its marks, and where each of its lines is from.
-fn unmarked(rendered: &str) -> (String, Vec<Option<(String, usize)>>) {
+pub(super) fn unmarked(rendered: &str) -> (String, Vec<Option<(String, usize)>>) {
     let (mut text, mut origins) = (String::with_capacity(rendered.len()), Vec::new());
     for line in rendered.split_inclusive('\n') {
         let mut origin = None;

@@ -12,7 +12,7 @@ use super::cards::Card;
 use super::{Clock, Result, Row, Terminal, fastest, peak, profile, table, updates};
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::Gpu;
-use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::backend::{Cost, Precision, Program, Timed, Weights};
 use mixofshow::graph::{Array, Graph, Origin, Plan, StoredAs, Tensor};
 use mixofshow::models::config::Addition;
 use mixofshow::models::nn::{Encodings, Layers, LoraSet};
@@ -193,16 +193,31 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
     let cold = clock.now() - cold;
     let seconds = fastest(&program, options.repeat, clock)?;
     let peak = peak::measure(gpu, clock)?;
-    let costs = match first_costs {
-        Some(costs) => costs,
-        None => program.profile(&|| clock.now())?,
+    // The table is of the same run as the flame graph.
+    let timeline = match options.profile {
+        Some(_) => Some(program.timeline(&|| clock.now())?),
+        None => None,
+    };
+    let costs = match (first_costs, &timeline) {
+        (Some(costs), _) => costs,
+        (None, Some(timeline)) => summed(timeline),
+        (None, None) => program.profile(&|| clock.now())?,
     };
     let mut costs: Vec<_> = HashMap::into_iter(costs).collect();
     costs.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
-    if let Some(folder) = &options.profile {
-        let timeline = program.timeline(&|| clock.now())?;
+    let waiting = match gpu.backend::<Gpu>() {
+        Some(gpu) => gpu.waiting(&|| clock.now())?,
+        None => None,
+    };
+    let apart = Apart {
+        whole: seconds,
+        one_by_one: costs.iter().map(|(_, cost)| cost.seconds).sum(),
+        commands: program.commands(),
+        waiting,
+    };
+    if let (Some(folder), Some(timeline)) = (&options.profile, &timeline) {
         let title = format!("{} {part:?} on {}", options.preset, gpu.name());
-        for path in profile::write(folder, &title, &timeline, &peak)? {
+        for path in profile::write(folder, &title, &apart.told(), timeline, &peak)? {
             terminal.note(format!("written: {}", path.display()));
         }
     }
@@ -214,6 +229,14 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         program.bytes() as f64,
         &peak,
     )];
+    rows.push(Row::new(
+        "all below, one by one",
+        1,
+        apart.one_by_one,
+        program.flops() as f64,
+        program.bytes() as f64,
+        &peak,
+    ));
     rows.extend(costs.into_iter().map(|(what, cost)| {
         let calls = cost.calls.max(1) as f64;
         Row::new(
@@ -231,7 +254,8 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
             "adapter": gpu.name(), "clock": clock, "peak": peak,
             "part": format!("{part:?}").to_lowercase(), "preset": options.preset,
             "size": options.size, "batch": options.batch, "seconds": seconds,
-            "first_seconds": cold, "commands": program.commands(),
+            "first_seconds": cold, "one_by_one_seconds": apart.one_by_one,
+            "waiting_seconds": apart.waiting, "commands": program.commands(),
             "kernels": kernels, "weight_bytes": planned.0, "activation_bytes": planned.1,
             "rows": rows,
         }));
@@ -246,5 +270,72 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         planned.0 >> 20,
         planned.1 >> 20,
     ));
-    terminal.print(table("operation", &rows))
+    terminal.print(table("operation", &rows))?;
+    terminal.note(apart.told());
+    Ok(())
+}
+
+/// Costs of commands that ran one by one, by what they are of.
+fn summed(timeline: &[Timed]) -> HashMap<String, Cost> {
+    let mut costs: HashMap<String, Cost> = HashMap::new();
+    for Timed { what, cost: one, .. } in timeline {
+        let cost = costs.entry(what.clone()).or_default();
+        cost.calls += one.calls;
+        cost.seconds += one.seconds;
+        cost.flops += one.flops;
+        cost.bytes += one.bytes;
+    }
+    costs
+}
+
+/// A pass at once, and command by command.
+struct Apart {
+    whole: f64,
+    one_by_one: f64,
+    commands: usize,
+    /// What a command takes that does nothing, where each is waited for.
+    waiting: Option<f64>,
+}
+
+impl Apart {
+    /// Why the rows of a table add up to something else than the pass.
+    fn told(&self) -> String {
+        let [whole, one_by_one] = [self.whole, self.one_by_one].map(|seconds| seconds * 1e3);
+        let why = match self.waiting {
+            Some(seconds) => format!(
+                "each of the {} commands is submitted alone and waited for, which takes {:.3} ms \
+                 of a command that does nothing, {:.1} ms together",
+                self.commands,
+                seconds * 1e3,
+                seconds * 1e3 * self.commands as f64
+            ),
+            None => "each command is measured by itself, once; in a pass none waits for it, and \
+                     the fastest of several passes counts"
+                .to_string(),
+        };
+        format!("rows add up to {one_by_one:.1} ms, the whole pass takes {whole:.1} ms: {why}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rows_add_up_to_is_told() {
+        let apart = Apart { whole: 0.0646, one_by_one: 0.12, commands: 654, waiting: Some(8e-5) };
+        let told = apart.told();
+        assert!(
+            told.starts_with("rows add up to 120.0 ms, the whole pass takes 64.6 ms"),
+            "{told}"
+        );
+        assert!(told.contains("0.080 ms") && told.contains("52.3 ms together"), "{told}");
+        let timed = |what: &str, seconds: f64| Timed {
+            what: what.into(),
+            layer: String::new(),
+            cost: Cost { calls: 1, seconds, flops: 10, bytes: 100 },
+        };
+        let costs = summed(&[timed("a", 1.0), timed("b", 2.0), timed("a", 3.0)]);
+        assert_eq!((costs["a"].calls, costs["a"].seconds, costs["b"].bytes), (2, 4.0, 100));
+    }
 }

@@ -19,15 +19,21 @@ struct Unwritten {
     error: std::io::Error,
 }
 
-/// Writes both into `folder`: their paths.
-pub fn write(folder: &Path, title: &str, timeline: &[Timed], peak: &Peak) -> Result<[PathBuf; 2]> {
+/// Writes both into `folder`: their paths. `note` stands beside them.
+pub fn write(
+    folder: &Path,
+    title: &str,
+    note: &str,
+    timeline: &[Timed],
+    peak: &Peak,
+) -> Result<[PathBuf; 2]> {
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |error| Unwritten { path, error }
     };
     std::fs::create_dir_all(folder).map_err(failed(folder))?;
     let paths = [folder.join("profile.svg"), folder.join("trace.json")];
-    let texts = [flames(title, timeline, peak), trace(title, timeline, peak)];
+    let texts = [flames(title, note, timeline, peak), trace(title, note, timeline, peak)];
     for (path, text) in paths.iter().zip(&texts) {
         output::write(path, |out| out.write_all(text.as_bytes())).map_err(failed(path))?;
     }
@@ -41,11 +47,14 @@ fn at_roofline(cost: &Cost, peak: &Peak) -> f64 {
 }
 
 /// Complete events, one after the other, as `chrome://tracing` and Perfetto read them.
-fn trace(title: &str, timeline: &[Timed], peak: &Peak) -> String {
+fn trace(title: &str, note: &str, timeline: &[Timed], peak: &Peak) -> String {
     let mut start = 0.0;
     let mut events = vec![json!({
         "name": "process_name", "ph": "M", "pid": 1, "args": { "name": title },
     })];
+    events.push(json!({
+        "name": "process_labels", "ph": "M", "pid": 1, "args": { "labels": note },
+    }));
     for timed in timeline {
         let micros = timed.cost.seconds * 1e6;
         events.push(json!({
@@ -58,7 +67,10 @@ fn trace(title: &str, timeline: &[Timed], peak: &Peak) -> String {
         }));
         start += micros;
     }
-    json!({ "traceEvents": events, "displayTimeUnit": "ms" }).to_string()
+    let trace = json!({
+        "traceEvents": events, "displayTimeUnit": "ms", "otherData": { "note": note },
+    });
+    trace.to_string()
 }
 
 /// A layer with what is inside of it.
@@ -92,24 +104,25 @@ const ROW: f64 = 18.0;
 /// Narrower flames have no place for a name.
 const NARROW: f64 = 30.0;
 
-fn flames(title: &str, timeline: &[Timed], peak: &Peak) -> String {
+fn flames(title: &str, note: &str, timeline: &[Timed], peak: &Peak) -> String {
     let mut root = Flame::default();
     for timed in timeline {
         let layers = timed.layer.split('.').filter(|part| !part.is_empty());
         let path: Vec<&str> = layers.chain([timed.what.as_str()]).collect();
         root.add(&path, &timed.cost, at_roofline(&timed.cost, peak));
     }
-    let height = ROW * (root.depth() as f64 + 1.5);
+    let height = ROW * (root.depth() as f64 + 2.5);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"11\">\n<text x=\"4\" y=\"13\">{}: {:.1} ms, {:.1} \
-         ms at the roofline</text>\n",
+         ms at the roofline</text>\n<text x=\"4\" y=\"31\">{}</text>\n",
         escaped(title),
         root.cost.seconds * 1e3,
-        root.least * 1e3
+        root.least * 1e3,
+        escaped(note)
     );
     let scale = WIDTH / root.cost.seconds.max(1e-12);
-    draw(&root, "all", 0.0, 1, scale, root.cost.seconds, &mut out);
+    draw(&root, "all", 0.0, 2, scale, root.cost.seconds, &mut out);
     out.push_str("</svg>\n");
     out
 }
@@ -167,12 +180,14 @@ mod tests {
             timed("", "add", 0.001),
         ];
         let peak = Peak { gflops: 1.0, gigabytes: 1.0 };
-        let svg = flames("it", &timeline, &peak);
+        let svg = flames("it", "one by one", &timeline, &peak);
         assert!(svg.contains("down: 4.000 ms, 80.0 % of the time, 2 calls"), "{svg}");
+        assert!(svg.contains(">one by one</text>"), "{svg}");
         assert!(svg.contains("conv&lt;2&gt;: 3.000 ms"), "{svg}");
         let trace: serde_json::Value =
-            serde_json::from_str(&trace("it", &timeline, &peak)).unwrap();
-        let last = &trace["traceEvents"][3];
+            serde_json::from_str(&trace("it", "one by one", &timeline, &peak)).unwrap();
+        let last = &trace["traceEvents"][4];
+        assert_eq!(trace["otherData"]["note"], "one by one");
         assert_eq!(last["name"], "add");
         assert!((last["ts"].as_f64().unwrap() - 4000.0).abs() < 1e-6, "{last}");
     }

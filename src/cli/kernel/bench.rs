@@ -8,7 +8,7 @@ use mixofshow::backend::wgpu::Gpu;
 use mixofshow::workbench::{BenchOptions, BenchReport, Clock, Contender, Source, Spec, bench};
 
 use super::told::{beside, describe, is_wrong, seconds};
-use super::{Global, Result, Terminal, Wanted, check_output, device, html, source};
+use super::{Found, Global, Result, Terminal, Wanted, check_output, device, html, source};
 use crate::cli::bench::Clock as Times;
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, interrupt, values};
@@ -17,24 +17,25 @@ use crate::cli::{Failure, interrupt, values};
 ///
 /// Kernels are measured in turns at each shape, after warming up: median and the fifths around it,
 /// GFLOP/s, GB/s, and the share of this machine's roofline: the least time that such work takes at
-/// the speed that is measured first (of chains of multiply-adds, a large copy, an empty dispatch). Each is compared with the first one: a
-/// difference is told where Wilcoxon's signed-rank test and resampling agree that it is no chance,
-/// and where it is above 1 % and above what the first kernel differs from itself, measured twice.
-/// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
-/// where the device is a software driver. Results are compared with the reference, too: a kernel
-/// that is wrong says so, and the exit code is 1. Before that each is executed as it is written at
-/// the shapes, at the corners of the grid and in its middle: one that leaves its bindings there, or
-/// does not end, is not run. Without a card, name a
-/// software driver in --adapter.
+/// the speed that is measured first (of chains of multiply-adds, a large copy, an empty dispatch).
+/// Each is compared with the first one: a difference is told where Wilcoxon's signed-rank test and
+/// resampling agree that it is no chance, and where it is above 1 % and above what the first kernel
+/// differs from itself, measured twice. Times are the device's timestamps; where it has none,
+/// elapsed time, and the process's CPU time where the device is a software driver. Results are
+/// compared with the reference, too: a kernel that is wrong says so, and the exit code is 1. Before
+/// that each is executed as it is written at the shapes, at the corners of the grid and in its
+/// middle: one that leaves its bindings there, or does not end, is not run (exit code 1, too).
+/// Without a card, name a software driver in --adapter.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// WGSL files
+    /// WGSL files of kernels of one kind; others are compared with the first
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
     wanted: Wanted,
     /// Shapes: small, sd15, sdxl, one or more such as 4096x320x320,256x1280x1280 (the kind's sizes
-    /// in order: rows, inner, columns), or a file of them, one a line [default: sd15 on cards, small on software drivers]
+    /// in order: rows, inner, columns), or a file of them, one a line [default: sd15 on cards,
+    /// small on software drivers]
     #[arg(long, value_name = "SHAPES")]
     shapes: Option<String>,
     /// Measurements of each kernel at each shape
@@ -43,7 +44,7 @@ pub struct Options {
     /// With the bounds checks that wgpu adds unless it is told to trust a kernel
     #[arg(long)]
     checked: bool,
-    /// Fill caches with something else before each measurement
+    /// Fill caches with something else (256 MiB) before each measurement, which is of one dispatch
     #[arg(long)]
     cold: bool,
     /// Clock where the device has no timestamps [default: cpu on software drivers, else wall]
@@ -193,17 +194,13 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     all_right(&report)
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("wrong results: {0}")]
-struct Wrong(String);
-
 /// An error where a kernel's results are wrong: its times say nothing.
 fn all_right(report: &BenchReport) -> Result<()> {
     let wrong = report.measured.iter().filter(|one| is_wrong(one));
     let wrong: Vec<String> = wrong.map(|one| format!("{} at {}", one.kernel, one.sizes)).collect();
     match wrong.is_empty() {
         true => Ok(()),
-        false => Err(Failure::Failed(Box::new(Wrong(wrong.join("; "))))),
+        false => Err(Found::failure(format!("wrong results: {}", wrong.join("; ")))),
     }
 }
 

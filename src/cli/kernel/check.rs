@@ -9,7 +9,7 @@ use mixofshow::counted;
 use mixofshow::workbench::{CheckOptions, CheckReport, Source, check, check_shipped};
 
 use super::bench::named_shapes;
-use super::{Global, Result, Terminal, Wanted, adapter, is_own, source};
+use super::{Found, Global, Result, Terminal, Wanted, adapter, in_words, is_own, source};
 use crate::cli::Failure;
 use crate::cli::progress::Progress;
 
@@ -19,16 +19,19 @@ use crate::cli::progress::Progress;
 /// out-of-bounds reads and writes, races and missing barriers, workgroup memory and outputs that
 /// are read before they are written, barriers and cooperative matrices in divergent control flow,
 /// inputs that are written, f16 that overflows, endless loops, and dependence on the size of
-/// subgroups (executed with 8 to 128 lanes; with cooperative matrices with 32). Results are compared with a reference in f64 at ordinary, ragged, tiny, empty and
-/// large shapes, with numbers large and small, NaN, infinities and denormals; the worst error is
-/// told with its index; softmax and attention also with rows far below 0, far from each other, and
-/// with large scores. On a graphics adapter the kernel runs, too: twice, and with its workgroups
-/// in another order, between guards. Without a card, name a software driver in --adapter for that.
+/// subgroups (executed with 8 to 128 lanes; with cooperative matrices with 32). Results are
+/// compared with a reference in f64 at ordinary, ragged, tiny, empty and large shapes, with numbers
+/// large and small, NaN, infinities and denormals, softmax and attention also with rows far below
+/// 0, far from each other, and with large scores; the worst error is told with its index. Each
+/// fault is told once, as FILE:LINE where a line is to blame, with the first shape that has it, at
+/// how many shapes it is seen, and how often invocations did it in all. On a graphics adapter the
+/// kernel runs, too: twice, and with its workgroups in another order, between guards. Without a
+/// card, name a software driver in --adapter for that.
 ///
 /// A kernel binds the tensors of its kind by their names (docs/kernels.md), and its header says how
 /// many workgroups it takes: `//% dispatch [ceil(columns / 16), ceil(rows / 16)]`. A kernel of this
 /// program is checked by its name, or a file that is called as one, as the operations dispatch it.
-/// Exit code 0 only if nothing is found.
+/// Exit code 0 if nothing is found, 1 if something is, 2 if a kernel could not be looked at.
 #[derive(Debug, Args)]
 pub struct Options {
     /// WGSL files, or names of this program's kernels
@@ -37,9 +40,10 @@ pub struct Options {
     #[command(flatten)]
     wanted: Wanted,
     /// All kernels of this program
-    #[arg(long, conflicts_with_all = ["files", "kind", "like", "set"])]
+    #[arg(long, conflicts_with_all = ["files", "kind", "like", "set", "only"])]
     shipped: bool,
-    /// Only at shapes whose name contains this: ordinary, ragged, huge, NaN ...
+    /// Only at shapes whose name contains this: ordinary, ragged, tiny, a NaN ...; another word
+    /// lists those of the kind
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Shapes to look at, too: sd15, sdxl, one or more such as 4096x320x320 (the kind's sizes in
@@ -52,9 +56,20 @@ pub struct Options {
     json: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Found(String);
+impl Options {
+    /// An error where an option is given that kernels of this program do not have.
+    fn is_for_others(&self, source: &Source) -> Result<()> {
+        let given = [("--only", self.only.is_some()), ("--set", !self.wanted.set.is_empty())];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(Failure::Usage(format!(
+                "{option}: {} is checked as this program's operations use it, in all their ways; \
+                 {option} is for kernels that say what they compute",
+                source.name
+            ))),
+            None => Ok(()),
+        }
+    }
+}
 
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let mut reports = Vec::new();
@@ -74,7 +89,10 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     let mut failures = Vec::new();
     for (file, source) in options.files.iter().zip(sources) {
         let looked = source.and_then(|source| match is_own(&source, &options.wanted) {
-            true => shipped(Some(&source), terminal),
+            true => {
+                options.is_for_others(&source)?;
+                shipped(Some(&source), terminal)
+            }
             false => Ok(vec![one(&source, options, known.len() > 1, gpu.as_ref())?]),
         });
         match looked {
@@ -103,16 +121,25 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         .map(|report| match &report.error {
             Some(error) if error.contains(&report.kernel) => error.clone(),
             Some(error) => format!("{}: {error}", report.kernel),
-            None => format!("{} in {}", counted(report.faults.len(), "fault"), report.kernel),
+            None => verdict(report),
         })
         .collect();
-    Err(Failure::Failed(Box::new(Found(told.join(", ")))))
+    match failures.is_empty() {
+        true => Err(Found::failure(told.join(", "))),
+        // Not all could be looked at.
+        false => Err(Failure::Usage(told.join(", "))),
+    }
+}
+
+/// What was found, in short.
+pub fn verdict(report: &CheckReport) -> String {
+    format!("{} in {}", counted(report.faults.len(), "fault"), report.kernel)
 }
 
 /// What went wrong, in words.
 fn said(failure: &Failure) -> String {
     match failure {
-        Failure::Failed(error) => error.to_string(),
+        Failure::Failed(error) => in_words(&**error),
         Failure::Usage(text) => text.clone(),
         Failure::Stopped | Failure::Unread => String::new(),
     }
@@ -174,9 +201,7 @@ pub fn print(report: &CheckReport, whole: bool, terminal: &Terminal) -> Result<(
         terminal.note(format!("note: {note}"));
     }
     for fault in &report.faults {
-        let times =
-            if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
-        terminal.print(format!("{fault}{times}"))?;
+        terminal.print(fault.told(report.shapes.len()))?;
     }
     let where_ = match (&report.device, report.shapes.iter().any(|shape| shape.on_device)) {
         (Some(device), true) => format!("executed as it is written, and run on {device}"),

@@ -22,8 +22,9 @@ pub fn page(spec: &Spec, report: &BenchReport) -> String {
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n\
          <style>body{{font:15px sans-serif;max-width:64em;margin:2em auto;padding:0 1em}}\
          table{{border-collapse:collapse;width:100%}}td,th{{padding:.3em .6em;text-align:right;\
-         border-bottom:1px solid #ccc}}td:first-child,td:nth-child(2),td:last-child,\
-         th:first-child{{text-align:left}}svg{{width:100%;height:auto}}</style>\n\
+         border-bottom:1px solid #ccc;white-space:nowrap}}td:first-child,td:nth-child(2),\
+         td:last-child,th:first-child,th:nth-child(2),th:last-child{{text-align:left;\
+         white-space:normal}}svg{{width:100%;height:auto}}</style>\n\
          <h1>{title}</h1>\n<p>{}</p>\n",
         escaped(&describe(report))
     );
@@ -49,7 +50,7 @@ pub fn page(spec: &Spec, report: &BenchReport) -> String {
     }
     out.push_str("</table>\n");
     for note in &report.notes {
-        let _ = writeln!(out, "<p>Left out: {}</p>", escaped(note));
+        let _ = writeln!(out, "<p>Note: {}</p>", escaped(note));
     }
     out.push_str("</html>\n");
     out
@@ -80,9 +81,20 @@ impl Axis {
         self.from + share * (self.to - self.from)
     }
 
-    fn decades(&self) -> impl Iterator<Item = f64> {
-        (self.low as i32..=self.high as i32).map(|exponent| 10f64.powi(exponent))
+    /// Where lines are drawn: at powers of ten, and between them where those are few.
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let between: &[f64] = if self.high - self.low > 2.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let highest = 10f64.powf(self.high) * 1.001;
+        let decades = (self.low as i32..=self.high as i32).map(|exponent| 10f64.powi(exponent));
+        let all = decades.flat_map(|decade| between.iter().map(move |by| by * decade));
+        all.filter(move |tick| *tick <= highest)
     }
+}
+
+/// A tick's number without what computing made of it.
+fn plain(value: f64) -> String {
+    let text = format!("{value:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// GFLOP/s over FLOP a byte, both by decades, with the roof and a point for each measurement.
@@ -103,25 +115,27 @@ fn plot(report: &BenchReport) -> String {
     let mut out = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n"
     );
-    for value in x.decades() {
+    for value in x.ticks() {
         let at = x.at(value);
         let _ = writeln!(
             out,
             "<path d=\"M{at:.1} 10V{:.1}\" stroke=\"#ddd\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
-             text-anchor=\"middle\">{value}</text>",
+             text-anchor=\"middle\">{}</text>",
             HEIGHT - BOTTOM,
-            HEIGHT - BOTTOM + 16.0
+            HEIGHT - BOTTOM + 16.0,
+            plain(value)
         );
     }
-    for value in y.decades() {
+    for value in y.ticks() {
         let at = y.at(value);
         let _ = writeln!(
             out,
             "<path d=\"M{LEFT} {at:.1}H{:.1}\" stroke=\"#ddd\"/><text x=\"{:.1}\" y=\"{:.1}\" \
-             text-anchor=\"end\">{value}</text>",
+             text-anchor=\"end\">{}</text>",
             WIDTH - 10.0,
             LEFT - 6.0,
-            at + 4.0
+            at + 4.0,
+            plain(value)
         );
     }
     let _ = writeln!(
@@ -178,4 +192,19 @@ fn plot(report: &BenchReport) -> String {
     }
     out.push_str("</svg>\n");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_have_lines_enough() {
+        let ticks = |values: &[f64]| -> Vec<String> {
+            Axis::of(values.iter().copied(), 0.0, 1.0).ticks().map(plain).collect()
+        };
+        assert_eq!(ticks(&[11.0, 35.0]), ["10", "20", "50", "100"]);
+        assert_eq!(ticks(&[0.3, 250.0]), ["0.1", "1", "10", "100", "1000"]);
+        assert_eq!(ticks(&[0.03]), ["0.01", "0.02", "0.05", "0.1"]);
+    }
 }

@@ -13,16 +13,67 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::terminal::Terminal;
+use super::terminal::{Terminal, in_words};
 use super::{Failure, Global, Result, files};
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
 use mixofshow::checkpoint::output;
 use mixofshow::workbench::{Setting, Settings, Source, Spec, kinds, stands_for_own};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Kernel {
     #[command(subcommand)]
     what: What,
+}
+
+const EXIT_CODES: &str = "\
+Examples:
+  mos kernel check my.wgsl
+  mos kernel bench old.wgsl new.wgsl --adapter llvmpipe --markdown
+  mos kernel tune my.wgsl --shapes 4096x320x320
+  mos kernel show matmul --spirv
+
+A kernel that can be checked:
+  //% kind softmax
+  //% dispatch [rows]
+  struct Sizes { rows: u32, columns: u32 }
+  @group(0) @binding(0) var<uniform> sizes: Sizes;
+  @group(0) @binding(1) var<storage, read> x: array<f32>;
+  @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+  @compute @workgroup_size(1)
+  fn main(@builtin(workgroup_id) group: vec3<u32>) {
+    let start = group.x * sizes.columns;
+    var peak = x[start];
+    for (var c = 1u; c < sizes.columns; c++) { peak = max(peak, x[start + c]); }
+    var total = 0.0;
+    for (var c = 0u; c < sizes.columns; c++) { total += exp(x[start + c] - peak); }
+    for (var c = 0u; c < sizes.columns; c++) { y[start + c] = exp(x[start + c] - peak) / total; }
+  }
+
+Exit codes of all of them: 0 nothing was found, 1 something was found in a kernel (faults, wrong
+results, or what keeps it from being measured), 2 it could not be looked at: wrong usage, a file,
+header or WGSL that is not valid, no such device.";
+
+/// Something that was found in a kernel, which is a result: exit code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Found(String);
+
+impl Found {
+    fn failure(told: impl Into<String>) -> Failure {
+        Failure::Failed(Box::new(Found(told.into())))
+    }
+}
+
+/// What keeps a kernel from being looked at is told by exit code 2, so that 1 is a verdict.
+fn as_verdict(failure: Failure) -> Failure {
+    let Failure::Failed(error) = failure else { return failure };
+    let found = error.is::<Found>()
+        || matches!(error.downcast_ref(), Some(mixofshow::workbench::Error::Faulty { .. }));
+    match found || super::interrupt::is_cancelled(&*error) {
+        true => Failure::Failed(error),
+        false => Failure::Usage(in_words(&*error)),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,10 +142,9 @@ impl Wanted {
         match (&self.kind, &source.kind) {
             (Some(kind), _) => Ok(Spec::kind(kind)?),
             // The file is to blame, not the command line.
-            (None, Some(kind)) => Ok(Spec::kind(kind).map_err(|error| {
-                let (kernel, message) = (source.name.clone(), error.to_string());
-                mixofshow::workbench::Error::Kernel { kernel, message }
-            })?),
+            (None, Some(kind)) => {
+                Ok(Spec::kind(kind).map_err(|error| source.unknown_kind(&error))?)
+            }
             (None, None) => Err(Failure::Usage(format!(
                 "{}: what does it compute? Say it with --as ({}), --like FILE.toml, or a line \
                  `//% kind KIND` in the kernel",
@@ -187,11 +237,12 @@ fn no_device() -> Failure {
 }
 
 pub fn run(kernel: &Kernel, global: &Global, terminal: &Terminal) -> Result<()> {
-    match &kernel.what {
+    let done = match &kernel.what {
         What::Check(options) => check::run(options, global, terminal),
         What::Bench(options) => bench::run(options, global, terminal),
         What::Tune(options) => tune::run(options, global, terminal),
         What::Show(options) => show::run(options, global, terminal),
         What::Watch(options) => watch::run(options, global, terminal),
-    }
+    };
+    done.map_err(as_verdict)
 }

@@ -6,14 +6,14 @@ use clap::{ArgGroup, Args};
 use mixofshow::backend::wgpu as gpu;
 use mixofshow::workbench::{Language, Wgsl, shown, statistics, variants};
 
-use super::{Global, Result, Terminal, Wanted, is_own, no_device, selection, source};
+use super::{Global, Result, Terminal, Wanted, is_own, selection, source};
 use crate::cli::Failure;
 
 /// Print what a device gets of a kernel: rendered, or translated to its own language
 ///
 /// A template is rendered with the first value of each parameter, or with those of --set. Of this
 /// program's own kernels, by their names, there are several: one for each use by the operations,
-/// numbered from 1 (--variant). All but --statistics needs no device.
+/// numbered from 1 (--variant). No device is needed, but for --statistics.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("language").args(["wgsl", "spirv", "msl", "hlsl", "statistics"]))]
 pub struct Options {
@@ -47,6 +47,13 @@ pub struct Options {
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let source = source(&options.file)?;
     let wgsl: Wgsl = if is_own(&source, &options.wanted) {
+        if !options.wanted.set.is_empty() {
+            return Err(Failure::Usage(format!(
+                "--set: {} is shown as this program's operations use it; --variant says in which \
+                 way",
+                source.name
+            )));
+        }
         let stem = source.path.as_ref().and_then(|path| path.file_stem()?.to_str());
         let all = variants(stem.unwrap_or(&source.name))?;
         let variant = all.get(options.variant - 1).ok_or_else(|| {
@@ -69,9 +76,12 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         mixofshow::workbench::Error::Kernel { kernel, message }
     };
     if options.statistics {
-        let adapter = match selection(global) {
-            Some(selection) => gpu::select(&selection)?,
-            None => return Err(no_device()),
+        let Some(selection) = selection(global) else { return Err(no_driver()) };
+        let adapter = match gpu::select(&selection) {
+            Err(gpu::Error::NoAdapter { .. }) if matches!(selection, gpu::Selection::Card) => {
+                return Err(no_driver());
+            }
+            other => other?,
         };
         let told = statistics(&wgsl, &adapter).map_err(failed)?.ok_or_else(|| {
             failed(format!(
@@ -90,4 +100,14 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     };
     let text = shown(&wgsl, language).map_err(failed)?;
     terminal.print(text.trim_end())
+}
+
+fn no_driver() -> Failure {
+    Failure::Usage(
+        "--statistics asks the driver of a card, and no card is here or was named: name an adapter \
+         of `mos devices` in --adapter (Mesa's software driver tells nothing, its driver for AMD \
+         tells of cards that are not there: RADV_FORCE_FAMILY=navi21 mos kernel show .. --adapter \
+         RADV)"
+            .into(),
+    )
 }

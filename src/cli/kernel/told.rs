@@ -5,8 +5,10 @@ use mixofshow::workbench::{BenchReport, Measured};
 /// The machine in a line.
 pub fn describe(report: &BenchReport) -> String {
     let peak = &report.peak;
+    let cold = if report.cold { ", caches cold" } else { "" };
+    let checked = if report.checked { ", with bounds checks" } else { "" };
     format!(
-        "{}, by {}: at most {:.1} GFLOP/s, {:.1} GB/s, {:.1} us a dispatch",
+        "{}, by {}{cold}{checked}: at most {:.1} GFLOP/s, {:.1} GB/s, {:.1} us a dispatch",
         report.adapter,
         report.clock,
         peak.flops * 1e-9,

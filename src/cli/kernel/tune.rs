@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use mixofshow::backend::wgpu::{self as gpu, Gpu, sizes_file};
 use mixofshow::checkpoint::output;
 use mixofshow::workbench::{
-    Clock, Error, TuneOptions, TuneReport, families, family_shapes, tune, tune_family,
+    Clock, Error, Source, TuneOptions, TuneReport, families, family_shapes, tune, tune_family,
 };
 
 use super::bench::{name_of, shapes};
@@ -20,10 +20,11 @@ use crate::cli::{Failure, interrupt, values};
 
 /// Find the fastest of the forms that a kernel's header declares
 ///
-/// Tries all combinations of the values in its lines `//% tune NAME in [..]`: those that the device
-/// cannot have are left out, those that are slow at first sight are stopped, the best are measured
-/// in turns with what there is now, at all shapes. Results are compared with the reference. Values
-/// are chosen only if they are slower at no shape and faster at some.
+/// Tries all combinations of the values in its lines `//% tune NAME in [..]` (with `--set` of those
+/// that are set): those that the device cannot have, or that do not suit the shapes, are left out,
+/// and why is told; those that are slow at first sight are stopped; the best are measured in turns
+/// with what there is now, at all shapes. Results are compared with the reference. Values are
+/// chosen only if they are slower at no shape and faster at some.
 ///
 /// Of this program's own kernels (matmul, attention, lora_down, group_norm) the values go into a
 /// file for this adapter in the user's cache folder, which every command reads from then on; `mos
@@ -36,8 +37,9 @@ pub struct Options {
     kernel: PathBuf,
     #[command(flatten)]
     wanted: Wanted,
-    /// Shapes: small, sd15, sdxl, or one or more such as 4096x320x320,256x1280x1280 [default: sd15
-    /// on cards, small on software drivers]
+    /// Shapes: small, sd15, sdxl, or one or more such as 4096x320x320,256x1280x1280 (the kind's
+    /// sizes in order: rows, inner, columns), or a file of them, one a line [default: sd15 on
+    /// cards, small on software drivers]
     #[arg(long, value_name = "SHAPES")]
     shapes: Option<String>,
     /// Measurements of each of the best forms at each shape
@@ -89,8 +91,9 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
             tune_family(family, now, &open, &shapes, &tune_options, &clock, &mut tell)
         }
         None => {
-            let source = source(&options.kernel)?;
+            let mut source = source(&options.kernel)?;
             let spec = options.wanted.spec(&source)?;
+            keep_set(&mut source, options)?;
             let shapes = shapes(options.shapes.as_deref(), &spec, &opened)?;
             tune(&opened, &source, &spec, &shapes, &tune_options, &clock, &mut tell)
         }
@@ -115,7 +118,7 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     if options.json {
         return terminal.print_json(&report);
     }
-    print(&report, terminal)?;
+    print(&report, family.is_none(), terminal)?;
     match path {
         Some(path) => terminal.note(format!("written: {}", path.display())),
         None => terminal.note("nothing is written"),
@@ -123,10 +126,23 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     Ok(())
 }
 
+/// Parameters that are set have that value in all forms.
+fn keep_set(source: &mut Source, options: &Options) -> Result<()> {
+    let set = options.wanted.settings()?;
+    source.settings(&set)?;
+    for (name, values) in &mut source.tuned {
+        if let Some(value) = set.get(name) {
+            *values = vec![value.clone()];
+        }
+    }
+    Ok(())
+}
+
 fn of_family(family: &str, options: &Options, gpu: &Gpu) -> Result<Vec<Vec<usize>>> {
-    if options.wanted.kind.is_some() || options.wanted.like.is_some() {
+    let wanted = &options.wanted;
+    if wanted.kind.is_some() || wanted.like.is_some() || !wanted.set.is_empty() {
         return Err(Failure::Usage(format!(
-            "`{family}` is this program's own; --as and --like are for files"
+            "`{family}` is this program's own; --as, --like and --set are for files"
         )));
     }
     let default = if gpu.is_software() { "small" } else { "sd15" };
@@ -172,8 +188,12 @@ fn write(path: &Path, report: &TuneReport, family: Option<&str>) -> Result<()> {
             }
         },
     }
+    let differs = match family {
+        Some(_) => "the standard sizes".to_string(),
+        None => format!("the first values in the header of {}", report.kernel),
+    };
     let head = format!(
-        "# Measured on {} by `mos kernel tune`: what differs from the standard sizes.\n",
+        "# Measured on {} by `mos kernel tune`: what differs from {differs}.\n",
         report.adapter
     );
     let text = head + &toml::to_string(&table).map_err(|error| failed(error.to_string()))?;
@@ -185,9 +205,10 @@ fn write(path: &Path, report: &TuneReport, family: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn print(report: &TuneReport, terminal: &Terminal) -> Result<()> {
+/// A report for people, of somebody's own kernel or of this program's.
+fn print(report: &TuneReport, own: bool, terminal: &Terminal) -> Result<()> {
     terminal.note(format!(
-        "{} on {}: {} forms, {} that the device cannot have, {} stopped early, {} wrong",
+        "{} on {}: {} forms, {} left out, {} stopped early, {} wrong",
         report.kernel, report.adapter, report.forms, report.pruned, report.stopped, report.wrong
     ));
     if report.chosen.is_empty() {
@@ -210,5 +231,11 @@ fn print(report: &TuneReport, terminal: &Terminal) -> Result<()> {
     terminal.print(table)?;
     let chosen: Vec<String> =
         report.chosen.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-    terminal.print(format!("best: {}", chosen.join(", ")))
+    let set: Vec<String> =
+        report.chosen.iter().map(|(name, value)| format!("--set {name}={value}")).collect();
+    let how = match own {
+        true => format!(" ({}; or first in the header's lists)", set.join(" ")),
+        false => String::new(),
+    };
+    terminal.print(format!("best: {}{how}", chosen.join(", ")))
 }

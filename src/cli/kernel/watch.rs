@@ -11,15 +11,16 @@ use mixofshow::workbench::{
 };
 
 use super::{
-    Global, Result, Terminal, Wanted, adapter, bench as measuring, check as printing, told,
+    Found, Global, Result, Terminal, Wanted, adapter, bench as measuring, check as printing, told,
 };
 use crate::cli::bench::Clock as Times;
-use crate::cli::{interrupt, values};
+use crate::cli::{Failure, interrupt, values};
 
 /// Check a kernel whenever it is saved, and tell what changed
 ///
 /// Renders, checks and, on a graphics adapter, runs and measures it, beside what was saved before;
-/// what is wrong with the template or the WGSL is told with the line of the file. Ends with Ctrl-C.
+/// what is wrong with the template or the WGSL is told with the line of the file. A file that is
+/// empty or not valid for a moment is told of, and waited for. Ends with Ctrl-C.
 #[derive(Debug, Args)]
 pub struct Options {
     /// A WGSL file
@@ -27,14 +28,35 @@ pub struct Options {
     file: PathBuf,
     #[command(flatten)]
     wanted: Wanted,
-    /// End after so many looks instead of going on
+    /// End after so many looks instead of going on, with the exit code of the last one
     #[arg(long, value_name = "TIMES", value_parser = values::TIMES.parser::<usize>())]
     times: Option<usize>,
 }
 
-/// When a file was written last.
-fn written(path: &Path) -> Option<SystemTime> {
-    path.metadata().ok()?.modified().ok()
+/// How often a file is looked after, and how often until an empty one is told of: editors write in
+/// two steps.
+const PAUSE: Duration = Duration::from_millis(200);
+const PATIENCE: usize = 5;
+
+/// When a file was written last, and how long it is.
+fn written(path: &Path) -> Option<(SystemTime, u64)> {
+    let found = path.metadata().ok()?;
+    Some((found.modified().ok()?, found.len()))
+}
+
+/// Waits until a file that is being written is whole.
+fn settled(path: &Path) -> Option<(SystemTime, u64)> {
+    let mut last = written(path);
+    for _ in 0..PATIENCE {
+        let is_empty = last.is_none_or(|(_, length)| length == 0);
+        std::thread::sleep(if is_empty { PAUSE } else { PAUSE / 4 });
+        let now = written(path);
+        if now == last && !is_empty {
+            break;
+        }
+        last = now;
+    }
+    last
 }
 
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
@@ -45,33 +67,55 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     loop {
         let now = written(&options.file);
         if now != seen || looks == 0 {
-            seen = now;
+            seen = settled(&options.file);
             looks += 1;
-            match look(options, gpu.as_ref()) {
-                Ok((source, report)) => {
-                    printing::print(&report, false, terminal)?;
-                    if let Some((_, old)) = &before {
-                        differences(old, &report, terminal)?;
-                    }
-                    if let (Some(gpu), true) = (&gpu, report.passed()) {
-                        let old = before.as_ref().filter(|(_, report)| report.passed());
-                        let old = old.map(|(source, _)| source);
-                        measure(options, gpu, old, &source, terminal)?;
-                    }
-                    before = Some((source, report));
-                }
-                Err(crate::cli::Failure::Failed(error)) => terminal.error(&*error),
+            let last = options.times.is_some_and(|times| looks >= times);
+            let told = tell(options, gpu.as_ref(), &mut before, terminal);
+            match told {
+                Err(Failure::Failed(error)) if interrupt::is_cancelled(&*error) => return Ok(()),
+                // The verdict of the last look is that of the command.
+                told if last => return told,
+                Err(Failure::Failed(error)) if error.is::<Found>() => {}
+                Err(Failure::Failed(error)) => terminal.error(&*error),
+                Err(Failure::Usage(problem)) => terminal.error_line(&problem),
                 Err(other) => return Err(other),
-            }
-            if options.times.is_some_and(|times| looks >= times) {
-                return Ok(());
+                Ok(()) => {}
             }
         }
         if interrupt::asked().is_break() {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(PAUSE);
     }
+}
+
+/// One look: what is found, what is new, how fast it is.
+fn tell(
+    options: &Options,
+    gpu: Option<&Arc<Gpu>>,
+    before: &mut Option<(Source, CheckReport)>,
+    terminal: &Terminal,
+) -> Result<()> {
+    if written(&options.file).is_some_and(|(_, length)| length == 0) {
+        return Err(Failure::Usage(format!("{}: it is empty", options.file.display())));
+    }
+    let (source, report) = look(options, gpu)?;
+    printing::print(&report, false, terminal)?;
+    if let Some((_, old)) = &before {
+        differences(old, &report, terminal)?;
+    }
+    let measured = match (gpu, report.passed()) {
+        (Some(gpu), true) => {
+            let old = before.as_ref().filter(|(_, report)| report.passed());
+            measure(options, gpu, old.map(|(source, _)| source), &source, terminal)
+        }
+        _ => Ok(()),
+    };
+    let passed = report.passed();
+    let verdict = printing::verdict(&report);
+    *before = Some((source, report));
+    measured?;
+    if passed { Ok(()) } else { Err(Found::failure(verdict)) }
 }
 
 fn look(options: &Options, gpu: Option<&Arc<Gpu>>) -> Result<(Source, CheckReport)> {

@@ -1,5 +1,5 @@
 // The stride of b is that of a: rows of the matrix are halves of rows of the tile.
-// fault: wrong-stride
+// fault: wrong-values
 //% kind matmul
 //% dispatch [ceil(columns / 32), ceil(rows / 16)]
 enable f16;
