@@ -179,7 +179,7 @@ fi
 
 # --- the start, with nothing compiled before and again; pictures; everything together
 mkdir -p "$folder/pictures"
-if [ -n "$small" ]; then wide=64 steps=2 updates=4; else wide=128 steps=25 updates=320; fi
+if [ -n "$small" ]; then wide=64 steps=2; else wide=128 steps=25 updates=320; fi
 picture() {
     local name=$1
     shift
@@ -195,18 +195,31 @@ if [ -s "$folder/pictures/second-start.png" ]; then
     cmp -s "$folder/pictures/first-start.png" "$folder/pictures/second-start.png" ||
         failed+=("second-start: not the bytes of the first")
 fi
-part demo 240 $run demo --steps $updates --seeds 1 --json -o "$folder/demo"
+if [ -n "$small" ]; then
+    # The demo is for cards: two concepts of a few updates, and a fusion of few predictions.
+    for concept in luma mimi; do
+        part train-$concept 240 $run train models/concepts/settings.toml --size 64x64 --steps 2 \
+            --pictures models/concepts/$concept --words "<${concept}1> <${concept}2>" \
+            --class-word "$(sed -n 's/.*"class_word": "\(.*\)".*/\1/p' \
+                models/concepts/$concept/concept.json)" \
+            -o "$folder/demo/$concept.safetensors"
+    done
+    few='--size 64x64 --steps 2 --distillation 1 --scenes 0'
+else
+    part demo 240 $run demo --steps $updates --seeds 1 --json -o "$folder/demo"
+    few=''
+fi
 fused() {
     set --
     for concept in "$folder"/demo/*.safetensors; do
         [ ! -f "$concept" ] || set -- "$@" -c "$concept"
     done
-    [ $# -gt 0 ] || { echo "mos demo left no concepts" >&2; return 1; }
-    $run fuse "$@" -o "$folder/fused"
+    [ $# -gt 0 ] || { echo "no concepts were left to fuse" >&2; return 1; }
+    $run fuse "$@" $few -o "$folder/fused"
 }
 export -f fused
-export run folder
-part fuse 120 bash -c fused
+export run folder few
+part fuse 360 bash -c fused
 
 # --- beside PyTorch
 has_card='import sys, diffusers, torch; sys.exit(not torch.cuda.is_available())'
