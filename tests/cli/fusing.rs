@@ -65,14 +65,14 @@ fn a_model_keeps_its_settings_and_is_changed_with_them() {
             assert!(report.contains(part), "{part}: {report}");
         }
     }
-    let to = "fuse --to @/scene --statistics @/scenes --adapter cpu";
-    run(at, &format!("{to} --remove hund -o @/one")).ok();
-    run(at, &format!("{} --add @/hund.safetensors -o @/again", to.replace("@/scene", "@/one")))
-        .ok();
+    let of_scene = "fuse --to @/scene --statistics @/scenes --adapter cpu";
+    run(at, &format!("{of_scene} --remove hund -o @/one")).ok();
+    let one = "fuse --to @/one --statistics @/scenes --adapter cpu";
+    run(at, &format!("{one} --add @/hund.safetensors -o @/again")).ok();
     assert_eq!(settings(&at.join("again")), made);
     let grown = fs::read_to_string(at.join("again/report/report.md")).unwrap();
     assert!(grown.contains("in scenes: hund + kat"), "{grown}");
-    run(at, &format!("{to} --distillation 2 -o @/more")).ok();
+    run(at, &format!("{of_scene} --distillation 2 -o @/more")).ok();
     let mut expected = made.clone();
     expected["distillation"]["pictures"] = 2.into();
     assert_eq!(settings(&at.join("more")), expected);
