@@ -427,6 +427,10 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
             line(format!("| {} | {before:.4} | {after:.4} |", concepts.join(" + ")));
         }
     }
+    if !report.notes.is_empty() {
+        line("\n## Notes".into());
+        report.notes.iter().for_each(|note| line(format!("\n{note}")));
+    }
     line("\n## Settings\n\n| setting | |\n|---|---|".into());
     let settings = serde_json::to_value(&report.settings).unwrap_or_default();
     for (name, value) in settings.as_object().into_iter().flatten() {

@@ -50,6 +50,32 @@ fn a_model_keeps_its_settings_and_is_changed_with_them() {
     let mut expected = before.clone();
     expected["seed"] = 4.into();
     assert_eq!(settings(&at.join("other")), expected);
+    // Those of scenes, too, and the report tells them.
+    let scenes = "--distillation 1 --distillation-rank 5 --scenes 1 --scene-strength 1.3 \
+        --keep none --held-out none --sampled-prompts @/sampled.txt --save-statistics @/scenes";
+    run(at, &format!("{} {scenes} -o @/scene", line.replace(" --distillation 0", ""))).ok();
+    let made = settings(&at.join("scene"));
+    let expected = serde_json::json!({
+        "pictures": 1, "rate": 0.002, "batch": 8, "rank": 5, "scenes": 1, "scene_strength": 1.3,
+    });
+    assert_eq!(made["distillation"], expected);
+    for page in ["report.md", "report.html"] {
+        let report = fs::read_to_string(at.join("scene/report").join(page)).unwrap();
+        for part in ["scenes 1, scene_strength 1.3", "rank 5", "kat + hund"] {
+            assert!(report.contains(part), "{part}: {report}");
+        }
+    }
+    let of_scene = "fuse --to @/scene --statistics @/scenes --adapter cpu";
+    run(at, &format!("{of_scene} --remove hund -o @/one")).ok();
+    let one = "fuse --to @/one --statistics @/scenes --adapter cpu";
+    run(at, &format!("{one} --add @/hund.safetensors -o @/again")).ok();
+    assert_eq!(settings(&at.join("again")), made);
+    let grown = fs::read_to_string(at.join("again/report/report.md")).unwrap();
+    assert!(grown.contains("in scenes: hund + kat"), "{grown}");
+    run(at, &format!("{of_scene} --distillation 2 -o @/more")).ok();
+    let mut expected = made.clone();
+    expected["distillation"]["pictures"] = 2.into();
+    assert_eq!(settings(&at.join("more")), expected);
     // What is no fused model, before anything else.
     fs::create_dir(at.join("plain")).unwrap();
     run(at, "fuse --to @/plain --add @/kat.safetensors --statistics @/sums")

@@ -141,7 +141,8 @@ pub struct Arguments {
     )]
     pub distillation_rank: Option<usize>,
     /// Pictures of each prompt of each scene that it learns too, two and three concepts in regions
-    /// as their own files make them together; 0: none [default: 3]
+    /// as their own files make them together; 0: none [default: 3, after any solver, where there is
+    /// a distillation]
     #[arg(
         long, value_name = "PICTURES", value_parser = Distillation::PICTURES.parser::<u64>(),
         help_heading = SOLVING
