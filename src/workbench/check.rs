@@ -492,7 +492,10 @@ impl<'a> Checking<'a> {
     }
 
     fn finish(mut self) -> Result<CheckReport> {
-        if self.report.shapes.is_empty() && self.faults.is_empty() {
+        // Where something was left out, and what remains has no element, nothing is proved.
+        let compared = self.report.shapes.iter().any(|shape| shape.error.is_some());
+        let idle = self.report.shapes.is_empty() || !compared && !self.notes.is_empty();
+        if idle && self.faults.is_empty() {
             let why: Vec<&str> = self.notes.keys().map(String::as_str).collect();
             return Err(self.source.failed(format!(
                 "none of the shapes suits it: {}",

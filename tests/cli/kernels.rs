@@ -143,6 +143,32 @@ fn exit_codes_tell_a_verdict_from_none() {
     run(folder.path(), &both).failed(2, &["wrong.wgsl", "broken.wgsl:34: expected `;`"]);
 }
 
+/// What is found where kernels are measured is a verdict, too.
+#[test]
+fn wrong_results_and_dangerous_kernels_are_verdicts() {
+    let adapters = ran(mos().args(["devices", "--json"])).ok().json();
+    let all = adapters.as_array().unwrap();
+    let Some(adapter) = all.iter().find(|a| a["kind"] == "cpu") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let softmax = std::fs::read_to_string(fixture("tests/workbench/right/softmax.wgsl")).unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    put("wrong.wgsl", &softmax.replace("let total = parts[0];", "let total = parts[0] * 2.0;"));
+    let beyond = softmax.replace("let total = parts[0];", "let total = parts[0] + x[1 << 24];");
+    put("beyond.wgsl", &beyond.replace("//% kind", "//% tune tile in [1, 2]\n//% kind"));
+    let ended = |line: &str| {
+        let mut command = mos();
+        command.args(["--adapter", adapter["name"].as_str().unwrap()]);
+        command.args(line.split(' ')).current_dir(folder.path());
+        ran(&mut command)
+    };
+    ended("kernel bench wrong.wgsl --shapes 8x64 --rounds 1")
+        .failed(1, &["wrong results: wrong.wgsl at rows 8"]);
+    for command in ["bench beyond.wgsl --rounds 1", "tune beyond.wgsl --dry-run"] {
+        ended(&format!("kernel {command} --shapes 8x64"))
+            .failed(1, &["it is not run", "out-of-bounds read", "`//% needs columns % 4 == 0`"]);
+    }
+}
+
 #[test]
 fn what_a_device_gets_is_shown() {
     let file = "@/examples/kernels/6-tuned.wgsl";

@@ -317,6 +317,19 @@ fn references_that_compare_nothing_are_errors() {
     }
 }
 
+/// A kernel of which only a shape without elements could be looked at is not right.
+#[test]
+fn nothing_is_right_that_was_not_compared() {
+    let unknown =
+        with(MATMUL, &[("= sum;", "= sum * determinant(mat2x2<f32>(1.0, 0.0, 0.0, 1.0));")]);
+    let source = Source::new("it.wgsl", &unknown).unwrap();
+    let said = check(&source, &Spec::kind("matmul").unwrap(), &CheckOptions::default())
+        .map(|report| told(&report))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("not interpreted: Determinant is not known to it"), "{said}");
+}
+
 /// What leaves its bindings is not run, least of all without bounds checks.
 #[test]
 fn nothing_dangerous_is_measured() {
