@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compare::{Found, Tolerance, Verdict, place};
+use super::compare::{Found, Tolerance, Verdict, is_of_places_alone, place};
 use super::edge::{is_right as is_right_at, unlike};
 use super::error::{Error, Result};
 use super::expected::Expected;
@@ -348,6 +348,16 @@ impl<'a> Checking<'a> {
                 let found = &output.values;
                 let one = self.compared(here, index, found, Some(&output.written));
                 join(&mut verdict, one);
+            }
+            // What comes of writing elsewhere, or in no order, has no shape of its own.
+            let spoilt = [FaultKind::OutOfBoundsWrite, FaultKind::Race, FaultKind::MissingBarrier];
+            if here.seen.iter().any(|kind| spoilt.contains(kind)) {
+                for (kind, what) in &mut verdict.faults {
+                    let named = matches!(kind, FaultKind::WrongStride | FaultKind::RaggedEdge);
+                    if named && is_of_places_alone(what) {
+                        *kind = FaultKind::WrongValues;
+                    }
+                }
             }
             let mut faults = verdict.faults.iter_mut();
             let wrong = faults.find(|(kind, _)| {
