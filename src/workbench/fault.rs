@@ -108,8 +108,8 @@ pub struct Fault {
     pub shape: String,
     /// At how many shapes it was seen.
     pub shapes: usize,
-    /// Where there is a line: how often invocations did it there, at all shapes and with all sizes
-    /// of subgroups together. Else how many comparisons found it.
+    /// Where there is a line: how often it happened there, at all shapes and with all sizes of
+    /// subgroups together. Else how many comparisons found it.
     pub times: u64,
     /// The shape at which it was seen last.
     #[serde(skip)]

@@ -96,6 +96,7 @@ fn wrong_usage_says_what_is_right() {
         ("kernel show @/right/softmax.wgsl --statistics", 2, &["--adapter", "mos devices"]),
         ("kernel show @/right/softmax.wgsl --msl --hlsl", 2, &["--hlsl"]),
         ("kernel bench @/right/softmax.wgsl", 2, &["graphics adapters"]),
+        ("kernel bench layer_norm", 2, &["layer_norm", "mos bench kernels"]),
     ] {
         let ended = run(&folder, &format!("{line} {ALONE}"));
         if code == 0 {
@@ -163,6 +164,7 @@ fn wrong_results_and_dangerous_kernels_are_verdicts() {
     };
     ended("kernel bench wrong.wgsl --shapes 8x64 --rounds 1")
         .failed(1, &["wrong results: wrong.wgsl at rows 8"]);
+    ended("kernel tune nosuch").failed(2, &["nosuch: no such file", "lora_down"]);
     for command in ["bench beyond.wgsl --rounds 1", "tune beyond.wgsl --dry-run"] {
         ended(&format!("kernel {command} --shapes 8x64"))
             .failed(1, &["it is not run", "out-of-bounds read", "`//% needs columns % 4 == 0`"]);
