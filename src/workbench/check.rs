@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compare::{Found, Tolerance, Verdict, place};
+use super::compare::{Found, Tolerance, Verdict, is_of_places_alone, place};
 use super::edge::{is_right as is_right_at, unlike};
 use super::error::{Error, Result};
 use super::expected::Expected;
@@ -399,6 +399,16 @@ impl<'a> Checking<'a> {
                 let one = self.compared(here, index, found, Some(&output.written), in_part);
                 join(&mut verdict, one);
             }
+            // What comes of writing elsewhere, or in no order, has no shape of its own.
+            let spoilt = [FaultKind::OutOfBoundsWrite, FaultKind::Race, FaultKind::MissingBarrier];
+            if here.seen.iter().any(|kind| spoilt.contains(kind)) {
+                for (kind, what) in &mut verdict.faults {
+                    let named = matches!(kind, FaultKind::WrongStride | FaultKind::RaggedEdge);
+                    if named && is_of_places_alone(what) {
+                        *kind = FaultKind::WrongValues;
+                    }
+                }
+            }
             let mut faults = verdict.faults.iter_mut();
             let wrong = faults.find(|(kind, _)| {
                 use FaultKind::{RaggedEdge, WrongStride, WrongValues};
@@ -556,7 +566,10 @@ impl<'a> Checking<'a> {
     }
 
     fn finish(mut self) -> Result<CheckReport> {
-        if self.report.shapes.is_empty() && self.faults.is_empty() {
+        // Where something was left out, and what remains has no element, nothing is proved.
+        let compared = self.report.shapes.iter().any(|shape| shape.error.is_some());
+        let idle = self.report.shapes.is_empty() || !compared && !self.notes.is_empty();
+        if idle && self.faults.is_empty() {
             let why: Vec<&str> = self.notes.keys().map(String::as_str).collect();
             return Err(self.source.failed(format!(
                 "none of the shapes suits it: {}",

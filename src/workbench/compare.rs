@@ -37,8 +37,6 @@ pub(super) struct Worst {
     pub share: f64,
     pub row: usize,
     pub column: usize,
-    pub found: f64,
-    pub expected: f64,
 }
 
 /// What a comparison found.
@@ -103,14 +101,8 @@ impl Found<'_> {
                 }
                 let share = if off.is_finite() { off / allowed } else { f64::INFINITY };
                 if verdict.worst.as_ref().is_none_or(|worst| share > worst.share) {
-                    verdict.worst = Some(Worst {
-                        error: share * tolerance.relative(),
-                        share,
-                        row,
-                        column,
-                        found,
-                        expected: expected.value,
-                    });
+                    verdict.worst =
+                        Some(Worst { error: share * tolerance.relative(), share, row, column });
                 }
             }
         }
@@ -149,13 +141,23 @@ impl Found<'_> {
     }
 
     fn add_wrong(&self, wrong: &[(usize, usize)], tolerance: Tolerance, verdict: &mut Verdict) {
-        let (Some(worst), false) = (&verdict.worst, wrong.is_empty()) else { return };
-        let [found, expected] = apart(worst.found, worst.expected);
+        // Of those that are numbers: others are told beside.
+        let off = |&&(row, column): &&(usize, usize)| {
+            let at = self.rows.binary_search(&row).unwrap_or_default();
+            let expected = self.expected[at][column];
+            let found = self.values[row * self.width() + column];
+            (found - expected.value).abs() / tolerance.allows(expected)
+        };
+        let worst = wrong.iter().max_by(|a, b| off(a).total_cmp(&off(b)));
+        let Some(&(row, column)) = worst else { return };
+        let at = self.rows.binary_search(&row).unwrap_or_default();
+        let found = self.values[row * self.width() + column];
+        let [found, expected] = apart(found, self.expected[at][column].value);
         let seen = format!(
             "{} of {} elements; worst {} = {found} instead of {expected}",
             wrong.len(),
             self.all(),
-            self.place(worst.row, worst.column),
+            self.place(row, column),
         );
         let (kind, why) = match (self.moved(wrong, tolerance), self.edge(wrong)) {
             (Some(why), _) => (FaultKind::WrongStride, why),
@@ -173,7 +175,7 @@ impl Found<'_> {
         verdict.faults.push((kind, what));
     }
 
-    /// Whether all of these are in a few last rows or columns, and which.
+    /// Whether all of these are in a few last rows or columns, by no chance, and which.
     fn edge(&self, elements: &[(usize, usize)]) -> Option<String> {
         let width = self.width();
         let (rows, columns) = (self.rows.len(), width);
@@ -181,7 +183,9 @@ impl Found<'_> {
         let first_column = elements.iter().map(|(_, column)| *column).min()?;
         let last = |first: usize, all: usize, what: &str| {
             let count = all.saturating_sub(first);
-            (first > 0 && 2 * count < all).then(|| match count {
+            let share = count as f64 / all.max(1) as f64;
+            let by_chance = share.powi(elements.len().min(1 << 20) as i32);
+            (first > 0 && 2 * count < all && by_chance < 0.02).then(|| match count {
                 1 => format!("all in the last {what}"),
                 count => format!("all in the last {count} {what}s"),
             })
@@ -235,6 +239,11 @@ impl Found<'_> {
         };
         if expected.len() != elements { None } else { laid.explanation() }
     }
+}
+
+/// Whether what is said of wrong results tells where they are, and not why.
+pub(super) fn is_of_places_alone(what: &str) -> bool {
+    what.contains("; all in the last") || what.ends_with("the others are not")
 }
 
 /// Whether `right` elements that are right, where `wrong` of `others` are not, are so by no chance.
@@ -327,6 +336,11 @@ mod tests {
         assert!(said(|_| ()).is_empty());
         let one = said(|values| values[19] += 1.0);
         assert!(one[0].0 == FaultKind::WrongValues && one[0].1.contains("y[0, 2, 3]"), "{one:?}");
+        let both = said(|values| {
+            values[3] = f64::NAN;
+            values[9] += 3.0;
+        });
+        assert!(both[1].1.contains("1 of 48 elements; worst y[0, 1, 1] ="), "{both:?}");
         let edge = said(|values| values[40..].iter_mut().for_each(|v| *v = 0.5));
         assert_eq!(edge[0].0, FaultKind::RaggedEdge, "{edge:?}");
         assert!(edge[0].1.contains("all in the last row"), "{edge:?}");

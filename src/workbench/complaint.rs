@@ -3,9 +3,10 @@
 
 use naga::front::wgsl::ParseError;
 use naga::valid::{
-    Capabilities, EntryPointError, FunctionError, ValidationError, ValidationFlags, Validator,
+    Capabilities, EntryPointError, FunctionError, GlobalVariableError, ValidationError,
+    ValidationFlags, Validator, VaryingError,
 };
-use naga::{AddressSpace, Expression, Function, Handle, Module, WithSpan};
+use naga::{AddressSpace, BuiltIn, Expression, Function, Handle, Module, WithSpan};
 
 /// What is wrong with WGSL: the line, where there is one, and a sentence.
 pub(super) fn complaint(text: &str) -> Option<(Option<usize>, String)> {
@@ -16,6 +17,18 @@ pub(super) fn complaint(text: &str) -> Option<(Option<usize>, String)> {
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
     let error = validator.validate(&module).err()?;
     let line = error.location(text).map(|at| at.line_number as usize);
+    // What is wrong with all of a function stands where it begins.
+    let line = line.or_else(|| match error.as_inner() {
+        ValidationError::EntryPoint { name, .. } | ValidationError::Function { name, .. } => {
+            let begins = |line: &str| {
+                let rest = line.split_once("fn ").map(|(_, rest)| rest.trim_start());
+                rest.and_then(|rest| rest.strip_prefix(name.as_str()))
+                    .is_some_and(|rest| rest.trim_start().starts_with('('))
+            };
+            text.lines().position(begins).map(|at| at + 1)
+        }
+        _ => None,
+    });
     Some((line, invalid(&error, &module, text)))
 }
 
@@ -90,15 +103,64 @@ fn invalid(error: &WithSpan<ValidationError>, module: &Module, text: &str) -> St
                 EntryPointError::Function(source) => {
                     found.and_then(|entry| in_function(source, &entry.function, module))
                 }
+                EntryPointError::ForbiddenStageOperations => Some(format!(
+                    "`{name}` uses what compute shaders do not have, such as derivatives"
+                )),
+                EntryPointError::OutOfRangeWorkgroupSize => found.map(|entry| {
+                    let [x, y, z] = entry.workgroup_size;
+                    format!("no device has workgroups of {x} x {y} x {z} invocations")
+                }),
+                EntryPointError::Argument(number, source) => found.and_then(|entry| {
+                    let argument = entry.function.arguments.get(*number as usize)?;
+                    given(argument.name.as_deref().unwrap_or_default(), source)
+                }),
                 _ => None,
             }
         }
         ValidationError::Function { source, handle, .. } => {
             in_function(source, &module.functions[*handle], module)
         }
+        ValidationError::GlobalVariable { name, source, .. } => match source {
+            GlobalVariableError::InvalidBinding => Some(format!(
+                "`{name}`: storage and uniforms have @group(0) @binding(N), other variables have not"
+            )),
+            _ => None,
+        },
         _ => None,
     };
     inner.unwrap_or_else(|| plainly(error, text))
+}
+
+/// An argument of an entry point that is built in and cannot be had so.
+fn given(argument: &str, error: &VaryingError) -> Option<String> {
+    // `WorkGroupId` is `workgroup_id`.
+    let name = |built_in: &BuiltIn| {
+        let mut name = String::new();
+        for (at, letter) in
+            format!("{built_in:?}").replace("WorkGroup", "Workgroup").chars().enumerate()
+        {
+            if letter.is_uppercase() && at > 0 {
+                name.push('_');
+            }
+            name.extend(letter.to_lowercase());
+        }
+        name
+    };
+    match error {
+        VaryingError::InvalidBuiltInStage(built_in) => Some(format!(
+            "argument `{argument}`: compute shaders have no @builtin({})",
+            name(built_in)
+        )),
+        VaryingError::InvalidBuiltInType(built_in, found) => Some(format!(
+            "argument `{argument}`: @builtin({}) is no {}",
+            name(built_in),
+            with_types(&format!("{found:?}"))
+        )),
+        VaryingError::MissingBinding => {
+            Some(format!("argument `{argument}` of an entry point needs @builtin(..)"))
+        }
+        _ => None,
+    }
 }
 
 /// Two bindings in one place.
@@ -301,6 +363,18 @@ mod tests {
         let (line, told) = complaint(&twice).unwrap();
         assert_eq!(line, Some(4), "{told}");
         assert_eq!(told, "`x` and `y` are both bound to @group(0) @binding(1)");
+        for (from, to, line, says) in [
+            ("size(8)", "size(0)", 6, "no device has workgroups of 0 x 1 x 1 invocations"),
+            ("i: u32", "i: vec3<u32>", 6, "`i`: @builtin(local_invocation_index) is no vec3<u32>"),
+            ("local_invocation_index", "vertex_index", 6, "have no @builtin(vertex_index)"),
+            ("@builtin(local_invocation_index) ", "", 6, "argument `i` of an entry point needs"),
+            ("@group(0) @binding(2) ", "", 4, "`y`: storage and uniforms have @group(0)"),
+            ("= x[0]", "= dpdx(x[0])", 6, "`main` uses what compute shaders do not have"),
+        ] {
+            let text = format!("{head}{main}  y[0] = x[0];\n}}\n").replace(from, to);
+            let (at, told) = complaint(&text).unwrap_or_else(|| panic!("{to}"));
+            assert!(at == Some(line) && told.contains(says), "{to}: {at:?}: {told}");
+        }
         let no_entry = format!(
             "{head}{}  y[i] = x[i];\n}}\n",
             main.replace("@compute @workgroup_size(8)", "")

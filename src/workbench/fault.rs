@@ -37,7 +37,7 @@ pub enum FaultKind {
     /// Numbers that belong to other places of the output, or rows that are right only where a
     /// stride does not count.
     WrongStride,
-    /// Wrong only where a tile is not full: at the last rows or columns.
+    /// Wrong at the last rows or columns alone, or at sizes alone that fill no tiles.
     RaggedEdge,
     /// Infinities or what is no number, where the reference is finite.
     NotFinite,
@@ -74,7 +74,7 @@ impl FaultKind {
             FaultKind::F16Overflow => "f16 overflow",
             FaultKind::NotWritten => "output not written",
             FaultKind::WrongStride => "wrong stride",
-            FaultKind::RaggedEdge => "wrong at the ragged edge",
+            FaultKind::RaggedEdge => "wrong at the edge",
             FaultKind::NotFinite => "not finite",
             FaultKind::WrongValues => "wrong values",
             FaultKind::Endless => "endless loop",
@@ -108,8 +108,8 @@ pub struct Fault {
     pub shape: String,
     /// At how many shapes it was seen.
     pub shapes: usize,
-    /// Where there is a line: how often invocations did it there, at all shapes and with all sizes
-    /// of subgroups together. Else how many comparisons found it.
+    /// Where there is a line: how often it happened there, at all shapes and with all sizes of
+    /// subgroups together. Else how many comparisons found it.
     pub times: u64,
     /// The shape at which it was seen last.
     #[serde(skip)]

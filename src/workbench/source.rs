@@ -132,7 +132,13 @@ impl Source {
                 source.path = Some(path.to_path_buf());
                 Ok(source)
             }
-            Err(error) => Err(Error::File { path: path.into(), message: error.to_string() }),
+            Err(error) => {
+                let message = match error.kind() {
+                    std::io::ErrorKind::InvalidData => "it is no text".to_string(),
+                    _ => error.to_string(),
+                };
+                Err(Error::File { path: path.into(), message })
+            }
         }
     }
 

@@ -96,6 +96,7 @@ fn wrong_usage_says_what_is_right() {
         ("kernel show @/right/softmax.wgsl --statistics", 2, &["--adapter", "mos devices"]),
         ("kernel show @/right/softmax.wgsl --msl --hlsl", 2, &["--hlsl"]),
         ("kernel bench @/right/softmax.wgsl", 2, &["graphics adapters"]),
+        ("kernel bench layer_norm", 2, &["layer_norm", "mos bench kernels"]),
     ] {
         let ended = run(&folder, &format!("{line} {ALONE}"));
         if code == 0 {
@@ -141,6 +142,33 @@ fn exit_codes_tell_a_verdict_from_none() {
     // One that could not be looked at outweighs what was found in others.
     let both = format!("kernel check @/wrong.wgsl @/broken.wgsl {ALONE}");
     run(folder.path(), &both).failed(2, &["wrong.wgsl", "broken.wgsl:34: expected `;`"]);
+}
+
+/// What is found where kernels are measured is a verdict, too.
+#[test]
+fn wrong_results_and_dangerous_kernels_are_verdicts() {
+    let adapters = ran(mos().args(["devices", "--json"])).ok().json();
+    let all = adapters.as_array().unwrap();
+    let Some(adapter) = all.iter().find(|a| a["kind"] == "cpu") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let softmax = std::fs::read_to_string(fixture("tests/workbench/right/softmax.wgsl")).unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    put("wrong.wgsl", &softmax.replace("let total = parts[0];", "let total = parts[0] * 2.0;"));
+    let beyond = softmax.replace("let total = parts[0];", "let total = parts[0] + x[1 << 24];");
+    put("beyond.wgsl", &beyond.replace("//% kind", "//% tune tile in [1, 2]\n//% kind"));
+    let ended = |line: &str| {
+        let mut command = mos();
+        command.args(["--adapter", adapter["name"].as_str().unwrap()]);
+        command.args(line.split(' ')).current_dir(folder.path());
+        ran(&mut command)
+    };
+    ended("kernel bench wrong.wgsl --shapes 8x64 --rounds 1")
+        .failed(1, &["wrong results: wrong.wgsl at rows 8"]);
+    ended("kernel tune nosuch").failed(2, &["nosuch: no such file", "lora_down"]);
+    for command in ["bench beyond.wgsl --rounds 1", "tune beyond.wgsl --dry-run"] {
+        ended(&format!("kernel {command} --shapes 8x64"))
+            .failed(1, &["it is not run", "out-of-bounds read", "`//% needs columns % 4 == 0`"]);
+    }
 }
 
 #[test]

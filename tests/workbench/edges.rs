@@ -238,9 +238,9 @@ fn what_cannot_be_looked_at_is_told_with_its_line() {
 fn no_name_says_more_than_is_proved() {
     let stride = with(MATMUL, &[("k * sizes.columns", "k * sizes.inner")]);
     let report = checked(&stride);
-    assert!(!report.passed() && !told(&report).contains("ragged edge"), "{}", told(&report));
+    assert!(!report.passed() && !told(&report).contains("wrong at the edge"), "{}", told(&report));
     let inner = with(MATMUL, &[("k < sizes.inner;", "k < sizes.inner / 16u * 16u;")]);
-    let said = fault(&checked(&inner), "wrong at the ragged edge");
+    let said = fault(&checked(&inner), "wrong at the edge");
     assert!(said.contains("; right at rows 64, inner 128, columns 192 (at ragged"), "{said}");
     let scaled = with(&halves(MATMUL), &[("f16(sum)", "f16(sum * 0.9)")]);
     let report = checked(&scaled);
@@ -255,6 +255,16 @@ fn no_name_says_more_than_is_proved() {
     }
 }
 
+/// Where a kernel writes elsewhere, what its results look like says nothing of it.
+#[test]
+fn what_is_spoilt_has_no_name_of_its_own() {
+    let beyond = with(MATMUL, &[(" || id.x >= sizes.columns", "")]);
+    let report = checked(&beyond);
+    fault(&report, "out-of-bounds write");
+    fault(&report, "race");
+    assert!(!told(&report).contains("wrong stride"), "{}", told(&report));
+}
+
 /// Another entry of a batch is no edge, nor is a number that is missing.
 #[test]
 fn what_is_no_edge_is_not_called_one() {
@@ -265,7 +275,7 @@ fn what_is_no_edge_is_not_called_one() {
     assert!(said.contains("first entry of the batch"), "{said}");
     let report = checked(&with(&read("layer_norm.wgsl"), &[(" + sizes.epsilon", "")]));
     assert!(!report.passed());
-    assert!(!told(&report).contains("ragged edge"), "{}", told(&report));
+    assert!(!told(&report).contains("wrong at the edge"), "{}", told(&report));
 }
 
 #[test]
@@ -315,6 +325,19 @@ fn references_that_compare_nothing_are_errors() {
             .to_string();
         assert!(said.contains(says), "{value}: {said}");
     }
+}
+
+/// A kernel of which only a shape without elements could be looked at is not right.
+#[test]
+fn nothing_is_right_that_was_not_compared() {
+    let unknown =
+        with(MATMUL, &[("= sum;", "= sum * determinant(mat2x2<f32>(1.0, 0.0, 0.0, 1.0));")]);
+    let source = Source::new("it.wgsl", &unknown).unwrap();
+    let said = check(&source, &Spec::kind("matmul").unwrap(), &CheckOptions::default())
+        .map(|report| told(&report))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("not interpreted: Determinant is not known to it"), "{said}");
 }
 
 /// What leaves its bindings is not run, least of all without bounds checks.

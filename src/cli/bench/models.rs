@@ -303,8 +303,8 @@ impl Apart {
         let [whole, one_by_one] = [self.whole, self.one_by_one].map(|seconds| seconds * 1e3);
         let why = match self.waiting {
             Some(seconds) => format!(
-                "each of the {} commands is submitted alone and waited for, which takes {:.3} ms \
-                 of a command that does nothing, {:.1} ms together",
+                "each of the {} commands is submitted alone and waited for: {:.3} ms for one that \
+                 does nothing, {:.1} ms for all",
                 self.commands,
                 seconds * 1e3,
                 seconds * 1e3 * self.commands as f64
@@ -329,7 +329,7 @@ mod tests {
             told.starts_with("rows add up to 120.0 ms, the whole pass takes 64.6 ms"),
             "{told}"
         );
-        assert!(told.contains("0.080 ms") && told.contains("52.3 ms together"), "{told}");
+        assert!(told.contains("0.080 ms") && told.contains("52.3 ms for all"), "{told}");
         let timed = |what: &str, seconds: f64| Timed {
             what: what.into(),
             layer: String::new(),

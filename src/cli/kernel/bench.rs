@@ -8,7 +8,7 @@ use mixofshow::backend::wgpu::Gpu;
 use mixofshow::workbench::{BenchOptions, BenchReport, Clock, Contender, Source, Spec, bench};
 
 use super::told::{beside, describe, is_wrong, seconds};
-use super::{Found, Global, Result, Terminal, Wanted, check_output, device, html, source};
+use super::{Found, Global, Result, Terminal, Wanted, check_output, device, html, is_own, source};
 use crate::cli::bench::Clock as Times;
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, interrupt, values};
@@ -113,6 +113,13 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     let sources: Vec<Source> =
         options.files.iter().map(|file| source(file)).collect::<Result<_>>()?;
     let Some(first) = sources.first() else { return Ok(()) };
+    if let Some(own) = sources.iter().find(|source| is_own(source, &options.wanted)) {
+        return Err(Failure::Usage(format!(
+            "{}: this program's own kernels are measured by `mos bench kernels`; here kernels say \
+             what they compute, in a line `//% kind KIND`, or --as and --like do",
+            own.name
+        )));
+    }
     let spec = options.wanted.spec(first)?;
     let told = options.wanted.kind.is_some() || options.wanted.like.is_some();
     let other = sources.iter().find(|own| own.kind.as_ref().is_some_and(|kind| *kind != spec.name));

@@ -20,11 +20,11 @@ use crate::cli::progress::Progress;
 /// are read before they are written, barriers and cooperative matrices in divergent control flow,
 /// inputs that are written, f16 that overflows, endless loops, and dependence on the size of
 /// subgroups (executed with 8 to 128 lanes; with cooperative matrices with 32). Results are
-/// compared with a reference in f64 at ordinary, ragged, tiny, empty and large shapes, with numbers
-/// large and small, NaN, infinities and denormals, softmax and attention also with rows far below
-/// 0, far from each other, and with large scores; the worst error is told with its index. Each
-/// fault is told once, as FILE:LINE where a line is to blame, with the first shape that has it, at
-/// how many shapes it is seen, and how often invocations did it in all. On a graphics adapter the
+/// compared with a reference in f64 at ordinary, ragged, tiny, empty and large shapes, with
+/// numbers large and small, NaN, infinities and denormals, softmax and attention also with rows far
+/// below 0, far from each other, and with large scores; the worst error is told with its index.
+/// Each fault is told once, as FILE:LINE where a line is to blame, with the first shape that has
+/// it, at how many shapes it is seen, and how often it happened in all. On a graphics adapter the
 /// kernel runs, too: twice, and with its workgroups in another order, between guards. Without a
 /// card, name a software driver in --adapter for that.
 ///

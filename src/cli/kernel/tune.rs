@@ -76,6 +76,14 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     };
     let family = options.kernel.to_str().filter(|name| families().contains(name));
     let family = family.filter(|name| !Path::new(name).exists());
+    let name = options.kernel.display().to_string();
+    let is_word = !name.contains(['/', '\\', '.']) && !options.kernel.exists();
+    if family.is_none() && is_word {
+        return Err(Failure::Usage(format!(
+            "{name}: no such file, and no part of this program's table of sizes: {}",
+            families().join(", ")
+        )));
+    }
     let report = match family {
         Some(family) => {
             let shapes = of_family(family, options, &opened)?;

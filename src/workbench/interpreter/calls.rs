@@ -5,9 +5,9 @@ use std::rc::Rc;
 use naga::valid::FunctionInfo;
 use naga::{Binding, BuiltIn, Function, TypeInner};
 
-use super::Refusal;
 use super::machine::{Frame, Machine};
 use super::values::{Data, Value};
+use super::{Refusal, called};
 
 impl<'m> Machine<'m, '_> {
     /// The workgroup that is set.
@@ -63,7 +63,9 @@ impl<'m> Machine<'m, '_> {
             BuiltIn::SubgroupInvocationId => each(&|lane| lane % subgroup),
             BuiltIn::SubgroupId => each(&|lane| lane / subgroup),
             BuiltIn::NumSubgroups => Data::uniform(vec![lanes.div_ceil(subgroup)]),
-            other => return Err(Refusal(format!("{other:?} is nothing of compute shaders"))),
+            other => {
+                return Err(Refusal(format!("{} is nothing of compute shaders", called(&other))));
+            }
         })
     }
 

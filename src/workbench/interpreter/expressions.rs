@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use naga::{AddressSpace, Expression, Handle, Literal, ScalarKind, Span, TypeInner};
 
-use super::Refusal;
 use super::machine::Machine;
 use super::math;
 use super::types::{Flat, Scalar};
 use super::values::{Data, NOWHERE, Place, Pointer, Value};
+use super::{Refusal, called};
 use crate::workbench::fault::FaultKind;
 
 fn bits_of(literal: &Literal) -> Result<u32, Refusal> {
@@ -18,7 +18,7 @@ fn bits_of(literal: &Literal) -> Result<u32, Refusal> {
         Literal::U32(value) => value,
         Literal::I32(value) => value as u32,
         Literal::Bool(value) => u32::from(value),
-        ref other => return Err(Refusal(format!("{other:?} is not known"))),
+        ref other => return Err(Refusal(format!("{} is not known", called(other)))),
     })
 }
 
@@ -208,7 +208,7 @@ impl<'m> Machine<'m, '_> {
             Expression::CooperativeMultiplyAdd { a, b, c } => {
                 return self.multiply_matrices([a, b, c], active, span);
             }
-            ref other => return Err(Refusal(format!("{other:?} is not interpreted"))),
+            ref other => return Err(Refusal(format!("{} is not known to it", called(other)))),
         };
         Ok(Value::Data(Rc::new(data)))
     }
@@ -232,7 +232,9 @@ impl<'m> Machine<'m, '_> {
                 let value = Rc::new(self.constant(value)?);
                 Data::joined(&vec![value; size as usize], 1)
             }
-            ref other => return Err(Refusal(format!("{other:?} is no constant that is known"))),
+            ref other => {
+                return Err(Refusal(format!("{} is no constant that is known", called(other))));
+            }
         })
     }
 
@@ -350,7 +352,9 @@ impl<'m> Machine<'m, '_> {
                         let (_, scalars) = self.types.member(&of_base, index)?;
                         (scalars, self.types.flat(members[index as usize].ty)?.len())
                     }
-                    (None, other) => return Err(Refusal(format!("{other:?} has no parts"))),
+                    (None, other) => {
+                        return Err(Refusal(format!("{} has no parts", called(&other))));
+                    }
                 };
                 Ok(Value::Data(Rc::new(data.slice(from as usize, count as usize, lanes))))
             }

@@ -9,7 +9,7 @@ use naga::{AddressSpace, Expression, Function, Handle, Module, Span, StorageAcce
 use super::memory::{Conflict, Mark, OTHERS, Region};
 use super::types::{Scalar, Types};
 use super::values::{Data, Value};
-use super::{End, Options, Refusal, Sighting, corners};
+use super::{End, Options, Refusal, Sighting, called, corners};
 use crate::workbench::fault::FaultKind;
 
 /// A binding as a part of a region.
@@ -153,7 +153,7 @@ impl<'m, 'r> Machine<'m, 'r> {
                         writable,
                     }
                 }
-                other => return Err(Refusal(format!("`{name}` is in {other:?}"))),
+                other => return Err(Refusal(format!("`{name}` is in {}", called(&other)))),
             };
             windows.push(Rc::new(window));
         }

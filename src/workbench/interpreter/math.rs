@@ -241,7 +241,7 @@ pub(super) fn function(
 }
 
 fn unknown(fun: MathFunction) -> Refusal {
-    Refusal(format!("{fun:?} is not interpreted"))
+    Refusal(format!("{fun:?} is not known to it"))
 }
 
 /// Functions of one float, and of one integer.

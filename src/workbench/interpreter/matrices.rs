@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use naga::{CooperativeData, Expression, Handle, Module, Span, TypeInner};
 
-use super::Refusal;
 use super::machine::Machine;
 use super::math::{converted, to_f32};
 use super::types::Scalar;
 use super::values::{Data, NOWHERE, Place, Pointer, Value};
+use super::{Refusal, called};
 use crate::workbench::fault::FaultKind;
 
 /// Whether a module has them.
@@ -52,7 +52,7 @@ fn shape(inner: &TypeInner) -> Result<(usize, usize, Scalar), Refusal> {
         TypeInner::CooperativeMatrix { columns, rows, scalar, .. } => {
             Ok((rows as usize, columns as usize, Scalar::of(scalar)?))
         }
-        ref other => Err(Refusal(format!("{other:?} is no cooperative matrix"))),
+        ref other => Err(Refusal(format!("{} is no cooperative matrix", called(other)))),
     }
 }
 

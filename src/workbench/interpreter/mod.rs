@@ -27,6 +27,12 @@ use machine::Machine;
 pub(super) use machine::{Binding, has_halves};
 pub(super) use memory::Region;
 
+/// What something is called, without what is in it.
+fn called(what: &impl std::fmt::Debug) -> String {
+    let text = format!("{what:?}");
+    text.split([' ', '(', '{']).next().unwrap_or_default().to_string()
+}
+
 /// Why a kernel cannot be interpreted.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal(pub String);

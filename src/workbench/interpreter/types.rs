@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use naga::{ArraySize, Handle, Module, ScalarKind, Type, TypeInner, VectorSize};
 
-use super::Refusal;
+use super::{Refusal, called};
 
 /// The scalars that are computed with. f16 is held by its own bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl<'m> Types<'m> {
                 }
             }
             ref other => {
-                return Err(Refusal(format!("values of {other:?} are not known")));
+                return Err(Refusal(format!("values of {} are not known", called(other))));
             }
         }
         Ok(())
@@ -207,7 +207,7 @@ impl<'m> Types<'m> {
     /// The place of member `index` of a struct: in bytes and in scalars.
     pub fn member(&self, inner: &TypeInner, index: u32) -> Result<(u32, u32), Refusal> {
         let TypeInner::Struct { members, .. } = inner else {
-            return Err(Refusal(format!("{inner:?} has no members")));
+            return Err(Refusal(format!("{} has no members", called(inner))));
         };
         let mut scalars = 0;
         for member in &members[..index as usize] {
@@ -224,7 +224,7 @@ impl<'m> Types<'m> {
                 Ok(TypeInner::Vector { size, scalar })
             }
             TypeInner::ValuePointer { size: None, scalar, .. } => Ok(TypeInner::Scalar(scalar)),
-            ref other => Err(Refusal(format!("{other:?} is no pointer"))),
+            ref other => Err(Refusal(format!("{} is no pointer", called(other)))),
         }
     }
 }
