@@ -120,12 +120,13 @@ fn invalid(error: &WithSpan<ValidationError>, module: &Module, text: &str) -> St
         ValidationError::Function { source, handle, .. } => {
             in_function(source, &module.functions[*handle], module)
         }
-        ValidationError::GlobalVariable { name, source, .. } => match source {
-            GlobalVariableError::InvalidBinding => Some(format!(
-                "`{name}`: storage and uniforms have @group(0) @binding(N), other variables have not"
-            )),
-            _ => None,
-        },
+        ValidationError::GlobalVariable {
+            name,
+            source: GlobalVariableError::InvalidBinding,
+            ..
+        } => Some(format!(
+            "`{name}`: storage and uniforms have @group(0) @binding(N), other variables have not"
+        )),
         _ => None,
     };
     inner.unwrap_or_else(|| plainly(error, text))
