@@ -369,11 +369,9 @@ pub fn bench(
         let told = spec.told(sizes);
         let mut all = Vec::new();
         for contender in contenders {
-            let trust = match options.checked {
-                true => Trust::None,
-                false => trust(&contender.source, &contender.settings, spec, sizes)?,
-            };
-            match ready(gpu, contender, spec, sizes, trust == Trust::None)? {
+            let trust = trust(&contender.source, &contender.settings, spec, sizes)?;
+            let checked = options.checked || trust == Trust::None;
+            match ready(gpu, contender, spec, sizes, checked)? {
                 Ok(ready) => {
                     if let (false, Some(why)) = (options.checked, trust.told()) {
                         report.notes.push(format!("{} at {told}: {why}", contender.name()));
