@@ -61,8 +61,8 @@ impl Concept {
     pub fn class_word(&self) -> Option<&str> {
         let is_word = |text: &&str| !text.trim().is_empty() && !text.starts_with('<');
         let said = self.metadata.get(CLASS_WORD).map(String::as_str).filter(is_word);
-        let started = self.words.iter().rev().filter_map(|word| word.initializer.as_deref());
-        said.or_else(|| started.filter(is_word).next())
+        let mut started = self.words.iter().rev().filter_map(|word| word.initializer.as_deref());
+        said.or_else(|| started.find(is_word))
     }
 }
 

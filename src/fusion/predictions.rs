@@ -49,7 +49,7 @@ impl Predictions {
             }
         }
         progress(1, 1)?;
-        Ok(made.as_of(&shape, batches::most(subject.seeds, shape.size)))
+        Ok(made.ordered_as(&shape, batches::most(subject.seeds, shape.size)))
     }
 
     /// What the concepts' own models predict together, each in its region.
@@ -76,12 +76,12 @@ impl Predictions {
             }
         }
         progress(1, 1)?;
-        Ok(made.as_of(&shape, batches::most(scene.seeds, shape.size)))
+        Ok(made.ordered_as(&shape, batches::most(scene.seeds, shape.size)))
     }
 
     /// In the order in which `together` pictures at a time give them, however many there was room
     /// for: the pictures of a step side by side.
-    fn as_of(self, shape: &PictureShape, together: usize) -> Predictions {
+    fn ordered_as(self, shape: &PictureShape, together: usize) -> Predictions {
         let (batch, steps) = (shape.batch.max(1), shape.steps.max(1));
         if batch == together {
             return self;
