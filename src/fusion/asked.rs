@@ -147,7 +147,7 @@ mod tests {
         let off = DistillationOptions { pictures: Some(0), scenes: Some(0), ..nothing };
         assert_eq!(off.over(usual, &plain), Ok(none));
         // What a model was made with holds but for what is asked.
-        let made = Distillation { rank: Some(7), scenes: 0, rate: 1e-3, ..usual };
+        let made = Distillation { rank: Some(7), scenes: 0, one_prompt: 0, rate: 1e-3, ..usual };
         let more = DistillationOptions { pictures: Some(9), ..nothing };
         assert_eq!(more.over(made, &plain), Ok(Distillation { pictures: 9, ..made }));
         assert_eq!(more.over(none, &plain), Ok(Distillation { pictures: 9, ..usual }));
