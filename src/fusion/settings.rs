@@ -282,7 +282,7 @@ impl Default for Distillation {
             rank: None,
             scenes: 3,
             scene_strength: 1.6,
-            one_prompt: 1,
+            one_prompt: 0,
         }
     }
 }

@@ -136,10 +136,14 @@ fn the_cost_of_one_more_is_flat() {
     let usual = Settings::default();
     let few = [0, 1, 2, 8].map(|others| GrowthCost::of(others, &usual));
     assert_eq!(few.map(|cost| cost.scenes), [0, 1, 3, 3]);
-    // Four pictures of four prompts in ten steps, and three of each in each scene, of which one is
-    // learnt with one prompt as well.
+    // Four pictures of four prompts in ten steps, and three of each in each scene.
     assert_eq!(few.map(|cost| cost.passes), [160, 280, 520, 520]);
-    assert_eq!(few.map(|cost| cost.updates), [80, 155, 265, 265]);
+    assert_eq!(few.map(|cost| cost.updates), [80, 150, 250, 250]);
+    // Of the empty prompt's half nothing more is learnt in one prompt.
+    let mut one = usual.clone();
+    one.distillation.one_prompt = 1;
+    let cost = GrowthCost::of(8, &one);
+    assert_eq!((cost.passes, cost.updates), (520, 265));
     for others in [9, 20, 199, 100_000] {
         assert_eq!(GrowthCost::of(others, &usual), few[3], "{others}");
     }

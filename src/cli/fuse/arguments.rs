@@ -154,7 +154,7 @@ pub struct Arguments {
     )]
     pub scene_strength: Option<f32>,
     /// Of so many pictures of each prompt of each scene, what is predicted in regions is learnt with
-    /// one prompt for the whole picture too; 0: none [default: 1]
+    /// one prompt for the whole picture too; 0: none [default: 0]
     #[arg(
         long, value_name = "PICTURES", value_parser = Distillation::PICTURES.parser::<u64>(),
         help_heading = SOLVING
