@@ -126,8 +126,8 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
     assert!(!names(&at("first")).iter().any(|name| name.contains("state")));
 }
 
-/// Three pairs and a trio are learnt beside the concepts: the same bytes from two machines, and
-/// after an end in the middle.
+/// Three pairs and a trio are learnt beside the concepts, in one prompt too: the same bytes from two
+/// machines, and after an end in the middle.
 #[test]
 fn scenes_are_learnt_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,7 +136,8 @@ fn scenes_are_learnt_too() {
         statistics: Some(at(statistics)),
         ..order(concepts, &at(out))
     };
-    let distillation = Distillation { pictures: 2, scenes: 3, ..Distillation::default() };
+    let distillation =
+        Distillation { pictures: 2, scenes: 3, one_prompt: 1, ..Distillation::default() };
     let settings = Settings { distillation, ..distilled() };
     let fused = fuse(kept(all(), "out", "sums"), &settings).unwrap();
     let report = fused.report.distillation.clone().expect("a distillation");
