@@ -188,6 +188,7 @@ fn order(arguments: &Arguments, judge: Judge) -> Order {
     Order {
         pictures: arguments.count,
         together: arguments.together,
+        one_prompt: arguments.one_prompt,
         scene_strength: arguments.scene_strength,
         place: arguments.place.clone(),
         seed: arguments.seed,

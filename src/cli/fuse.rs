@@ -349,6 +349,7 @@ impl Arguments {
             rank: self.distillation_rank,
             scenes: self.scenes,
             scene_strength: self.scene_strength,
+            one_prompt: self.one_prompt,
         };
         let named = |field: &str| format!("--{}", field.replace('_', "-"));
         let distilled = asked.over(settings.distillation, &named);

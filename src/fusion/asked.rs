@@ -18,6 +18,8 @@ pub struct DistillationOptions {
     pub scenes: Option<u64>,
     /// [`Distillation::scene_strength`]
     pub scene_strength: Option<f32>,
+    /// [`Distillation::one_prompt`]
+    pub one_prompt: Option<u64>,
 }
 
 /// An option of a distillation that cannot be had.
@@ -59,6 +61,7 @@ impl DistillationOptions {
             (RANK, whole(self.rank.map(|rank| rank as u64)), Distillation::RANK),
             (SCENES, whole(self.scenes), Distillation::PICTURES),
             (STRENGTH, number(self.scene_strength), Distillation::STRENGTH),
+            (ONE_PROMPT, whole(self.one_prompt), Distillation::PICTURES),
         ];
         for (option, value, range) in given {
             if let Some((_, said)) = value.filter(|(value, _)| !range.contains(*value)) {
@@ -72,6 +75,7 @@ impl DistillationOptions {
                 (RANK, self.rank.is_some()),
                 (SCENES, scenes.is_some()),
                 (STRENGTH, self.scene_strength.is_some()),
+                (ONE_PROMPT, self.one_prompt.is_some_and(|count| count > 0)),
             ];
             return match idle.into_iter().find(|(_, is_given)| *is_given) {
                 None => Ok(Distillation::NONE),
@@ -87,12 +91,14 @@ impl DistillationOptions {
         }
         // Where there is none usually, what is usual where there is.
         let usual = if usual.pictures > 0 { usual } else { Distillation::default() };
+        let scenes = self.scenes.unwrap_or(usual.scenes);
         let found = Distillation {
             pictures,
             rate: self.rate.unwrap_or(usual.rate),
             rank: self.rank.or(usual.rank),
-            scenes: self.scenes.unwrap_or(usual.scenes),
+            scenes,
             scene_strength: self.scene_strength.unwrap_or(usual.scene_strength),
+            one_prompt: self.one_prompt.unwrap_or(usual.one_prompt.min(scenes)),
             ..usual
         };
         if found.scenes == 0 && self.scene_strength.is_some() {
@@ -103,6 +109,15 @@ impl DistillationOptions {
             );
             return Err(Unfit { option: STRENGTH, words });
         }
+        if found.one_prompt > scenes {
+            let [option, of] = [name(ONE_PROMPT), name(SCENES)];
+            let words = format!(
+                "{option} is {}: expected as many as there are pictures of each scene at most; \
+                    {of} is {scenes}",
+                found.one_prompt
+            );
+            return Err(Unfit { option: ONE_PROMPT, words });
+        }
         Ok(found)
     }
 }
@@ -112,6 +127,7 @@ const RATE: &str = "distillation_rate";
 const RANK: &str = "distillation_rank";
 const SCENES: &str = "scenes";
 const STRENGTH: &str = "scene_strength";
+const ONE_PROMPT: &str = "one_prompt";
 
 #[cfg(test)]
 mod tests {
@@ -131,7 +147,7 @@ mod tests {
         let off = DistillationOptions { pictures: Some(0), scenes: Some(0), ..nothing };
         assert_eq!(off.over(usual, &plain), Ok(none));
         // What a model was made with holds but for what is asked.
-        let made = Distillation { rank: Some(7), scenes: 0, rate: 1e-3, ..usual };
+        let made = Distillation { rank: Some(7), scenes: 0, one_prompt: 0, rate: 1e-3, ..usual };
         let more = DistillationOptions { pictures: Some(9), ..nothing };
         assert_eq!(more.over(made, &plain), Ok(Distillation { pictures: 9, ..made }));
         assert_eq!(more.over(none, &plain), Ok(Distillation { pictures: 9, ..usual }));
@@ -145,6 +161,7 @@ mod tests {
             (DistillationOptions { rank: Some(8), ..nothing }, "--distillation-rank"),
             (DistillationOptions { scenes: Some(1), ..nothing }, "--scenes"),
             (DistillationOptions { scene_strength: Some(2.0), ..nothing }, "--scene-strength"),
+            (DistillationOptions { one_prompt: Some(1), ..nothing }, "--one-prompt"),
         ] {
             let off = DistillationOptions { pictures: Some(0), ..asked };
             for words in [said(off, usual), said(asked, Distillation::NONE)] {
@@ -157,6 +174,14 @@ mod tests {
         for words in [said(alone, usual), said(strong, Distillation { scenes: 0, ..usual })] {
             assert!(words.contains("--scene-strength") && words.contains("--scenes is 0"));
         }
+        // Of no more pictures than there are, which goes for what is usual unasked.
+        let many = DistillationOptions { scenes: Some(1), one_prompt: Some(2), ..nothing };
+        let words = said(many, usual);
+        assert!(words.contains("--one-prompt is 2") && words.contains("--scenes is 1"), "{words}");
+        let made = Distillation { one_prompt: 3, ..usual };
+        let fewer = DistillationOptions { one_prompt: None, ..many };
+        let found = fewer.over(made, &|name| name.to_string()).map(|found| found.one_prompt);
+        assert_eq!(found, Ok(1));
         for (asked, wanted) in [
             (DistillationOptions { pictures: Some(1001), ..nothing }, "--distillation is 1001"),
             (DistillationOptions { rate: Some(0.0), ..nothing }, "--distillation-rate is 0"),

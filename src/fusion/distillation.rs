@@ -27,6 +27,7 @@ use super::groups::StageLayers;
 use super::lessons::{LessonShape, Lessons, lessons};
 use super::members::hex;
 use super::report::{DistillationReport, SceneReport};
+use super::scenes::Scene;
 use super::settings::{Distillation, Settings};
 use super::store::DISTILLATION_STATE;
 use super::teachers::{EMPTY, Learnt, Teacher, prompt_name};
@@ -162,6 +163,7 @@ impl<'a> Student<'a> {
             match &teacher.learnt {
                 Learnt::Subject(subject) => concepts += usize::from(subject.updates.is_some()),
                 Learnt::Scene(scene) => prompts = prompts.max(1 + scene.members.len()),
+                Learnt::OnePrompt(_) => {}
             }
         }
         let [height, width, _] =
@@ -269,14 +271,12 @@ impl<'a> Student<'a> {
         };
         let used = weighed(1) < weighed(0);
         let weights = if used { self.weights(&state)? } else { Vec::new() };
-        let (mut of_subjects, mut scenes) = (Vec::new(), Vec::new());
+        let (mut of_subjects, mut scenes, mut one_prompt) = (Vec::new(), Vec::new(), Vec::new());
         for (teacher, errors) in self.teachers.iter().zip(errors) {
             match &teacher.learnt {
                 Learnt::Subject(_) => of_subjects.push(errors),
-                Learnt::Scene(scene) => {
-                    let concepts = scene.members.iter().map(|member| member.name.clone());
-                    scenes.push(SceneReport { concepts: concepts.collect(), errors });
-                }
+                Learnt::Scene(scene) => scenes.push(of_scene(scene, errors)),
+                Learnt::OnePrompt(scene) => one_prompt.push(of_scene(scene, errors)),
             }
         }
         let report = DistillationReport {
@@ -284,6 +284,7 @@ impl<'a> Student<'a> {
             rank: self.layers.first().map_or(0, |layer| layer.rank),
             errors: of_subjects,
             scenes,
+            one_prompt,
             used,
             seconds: [0.0, start.elapsed().as_secs_f64()],
             device_bytes: self.step.planned_bytes()?.total(),
@@ -300,7 +301,7 @@ impl<'a> Student<'a> {
         let mut rows = Vec::new();
         for (number, (teacher, count)) in self.teachers.iter().zip(&counts).enumerate() {
             let weight = (teacher.weight * mean / (*count).max(1) as f64) as f32;
-            let halves: &[bool] = if teacher.predicted.guided { &[false, true] } else { &[false] };
+            let halves = teacher.halves();
             let each = (0..teacher.predicted.count)
                 .flat_map(|at| halves.iter().map(move |&unconditional| (at, unconditional)));
             let row = |(at, unconditional)| Row { teacher: number, at, unconditional, weight };
@@ -417,7 +418,8 @@ impl<'a> Student<'a> {
         let mut errors = Vec::new();
         for teacher in 0..self.teachers.len() {
             let predicted = &self.teachers[teacher].predicted;
-            let (count, guided, of) = (predicted.count, predicted.guided, self.settings.batch);
+            let (count, of) = (predicted.count, self.settings.batch);
+            let guided = self.teachers[teacher].halves().len() > 1;
             let mut numbers = self.draws.at(Purpose::Lessons, 1 + teacher as u64);
             let each = self.teachers[teacher].learnt.each();
             let mut first = 0;
@@ -524,6 +526,11 @@ fn tables(shares: &[Vec<f32>], count: usize, prompts: usize, tokens: usize) -> V
         RegionTables::new(&padded, &vec![tokens; prompts])
     };
     shares.iter().map(of_size).collect()
+}
+
+fn of_scene(scene: &Scene, errors: [f64; 2]) -> SceneReport {
+    let concepts = scene.members.iter().map(|member| member.name.clone()).collect();
+    SceneReport { concepts, errors }
 }
 
 /// Rises, then falls along a cosine.

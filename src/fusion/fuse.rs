@@ -554,6 +554,7 @@ impl Fusion<'_, '_> {
         if self.only_statistics {
             return Ok(());
         }
+        self.add_one_prompts(&mut teachers)?;
         self.learn_from(&teachers, stages_layers, start)
     }
 
@@ -616,6 +617,30 @@ impl Fusion<'_, '_> {
         })?;
         let weight = weight * scene.seeds as f64 / self.settings.distillation.pictures as f64;
         Ok(Teacher { learnt: Learnt::Scene(scene), weight, predicted, most: usize::MAX })
+    }
+
+    /// Beside scenes in regions, the same in one prompt: what was predicted of them is there.
+    fn add_one_prompts(&mut self, teachers: &mut Vec<Teacher>) -> Result<()> {
+        let distillation = self.settings.distillation;
+        if distillation.one_prompt == 0 {
+            return Ok(());
+        }
+        let mut added = Vec::new();
+        for teacher in teachers.iter() {
+            let Learnt::Scene(scene) = &teacher.learnt else { continue };
+            let again = self.scene_teacher(scene.clone(), 1.0)?;
+            let pictures = distillation.one_prompt.min(scene.seeds);
+            let share = pictures as f64 / scene.seeds.max(1) as f64;
+            let halves = again.halves().len() as f64;
+            added.push(Teacher {
+                learnt: Learnt::OnePrompt(scene.clone()),
+                weight: teacher.weight * share / halves,
+                most: scene.lessons_in_one_prompt(pictures),
+                predicted: again.predicted,
+            });
+        }
+        teachers.append(&mut added);
+        Ok(())
     }
 
     /// From the store, or made now. They depend on nothing that was fused.

@@ -200,11 +200,6 @@ impl Predicted {
             view.ok_or_else(|| Error::file(self.file.path(), format!("`{name}` has no row {at}")))?;
         Ok(view.to_f32(at * length..(at + 1) * length))
     }
-
-    /// Predictions to learn: with guidance, two at each step.
-    pub fn lessons(&self) -> usize {
-        self.count * if self.guided { 2 } else { 1 }
-    }
 }
 
 #[cfg(all(test, feature = "cpu"))]

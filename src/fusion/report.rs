@@ -426,6 +426,10 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         for SceneReport { concepts, errors: [before, after] } in &distillation.scenes {
             line(format!("| {} | {before:.4} | {after:.4} |", concepts.join(" + ")));
         }
+        for SceneReport { concepts, errors: [before, after] } in &distillation.one_prompt {
+            let who = concepts.join(" + ");
+            line(format!("| {who}, one prompt | {before:.4} | {after:.4} |"));
+        }
     }
     if !report.notes.is_empty() {
         line("\n## Notes".into());
@@ -531,6 +535,9 @@ pub struct DistillationReport {
     /// The same of scenes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scenes: Vec<SceneReport>,
+    /// The same of scenes in one prompt, beside what is predicted for them in regions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub one_prompt: Vec<SceneReport>,
     /// Whether what was trained is in the weights: it is left out where it is no better than what
     /// was there before.
     pub used: bool,

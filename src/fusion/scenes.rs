@@ -29,6 +29,7 @@ const JITTER: f64 = 0.08;
 const HEADROOM: f64 = 0.3;
 
 /// Concepts beside each other.
+#[derive(Clone)]
 pub(super) struct Scene<'a> {
     pub name: String,
     /// Hash of all that its pictures depend on, but for the model and the settings.
@@ -36,6 +37,8 @@ pub(super) struct Scene<'a> {
     pub members: Vec<&'a FusedConcept>,
     /// One for each recorded prompt.
     pub views: Vec<View>,
+    /// What names all of a view's by their words, for the whole picture.
+    one_prompts: Vec<String>,
     /// Pictures of each view.
     pub seeds: u64,
     pub steps: usize,
@@ -120,11 +123,14 @@ impl<'a> Scene<'a> {
             .map(|(number, template)| View::drawn(&members, number, template, &mut numbers))
             .collect();
         sha.update(format!("{views:?}{}", settings.distillation.scene_strength));
+        let templates = views.iter().zip(&settings.sampled);
+        let one_prompts = templates.map(|(view, text)| view.one_prompt(&members, text)).collect();
         Scene {
             name: members.iter().map(|member| &*member.name).collect::<Vec<_>>().join(" + "),
             key: hex(&sha.finalize()),
             members,
             views,
+            one_prompts,
             seeds: settings.distillation.scenes,
             steps: settings.steps,
             seed: settings.seed,
@@ -134,6 +140,11 @@ impl<'a> Scene<'a> {
     /// Predictions that are made of it, of each half of guidance.
     pub fn count(&self) -> usize {
         self.views.len() * self.seeds as usize * self.steps
+    }
+
+    /// Lessons with one prompt, of so many pictures of each view.
+    pub fn lessons_in_one_prompt(&self, pictures: u64) -> usize {
+        self.views.len() * pictures as usize * self.steps
     }
 
     /// The first picture's seed of a view.
@@ -169,6 +180,19 @@ impl<'a> Scene<'a> {
             Ok([runner.read_empty(&subject, own)?, runner.read(&subject, prompt, own)?])
         };
         subjects.zip(&view.prompts).map(read).collect()
+    }
+
+    /// What is read of each view's one prompt, by the text encoders as they are fused.
+    pub fn read_one_prompts(
+        &self,
+        runner: &Runner,
+        settings: &Settings,
+    ) -> Result<Vec<ReadPrompt>> {
+        let words: Vec<_> = self.members.iter().flat_map(|m| m.words.iter().cloned()).collect();
+        let mut everybody: RecordedSubject<'_> = RecordedSubject::nobody(settings);
+        everybody.words = &words;
+        let read = |prompt: &String| runner.read(&everybody, prompt, false);
+        self.one_prompts.iter().map(read).collect()
     }
 }
 
@@ -212,6 +236,14 @@ impl View {
         }
         prompts.insert(0, whole);
         View { boxes, prompts }
+    }
+
+    /// The whole picture's prompt, in which each is called by its words.
+    fn one_prompt(&self, members: &[&FusedConcept], template: &str) -> String {
+        let mut from_left: Vec<_> = self.boxes.iter().zip(members).collect();
+        from_left.sort_by(|(a, _), (b, _)| a[0].total_cmp(&b[0]));
+        let phrases: Vec<&str> = from_left.iter().map(|(_, member)| &*member.phrase).collect();
+        template.replace("{}", &side_by_side(&phrases))
     }
 
     /// As the region's part of this program takes it.
@@ -316,6 +348,15 @@ mod tests {
             trio.views[1].prompts[1],
             "owl on the left, a cat in the center and a <a1> <a2> on the right"
         );
+        assert_eq!(
+            trio.one_prompts[..2],
+            [
+                "photo of a <a1> <a2> on the left, a <b1> <b2> in the center and a <c1> <c2> on \
+                    the right",
+                "<b1> <b2> on the left, a <c1> <c2> in the center and a <a1> <a2> on the right",
+            ]
+        );
+        assert_eq!(trio.lessons_in_one_prompt(1), 4 * 10);
         for view in all.iter().flat_map(|scene| &scene.views) {
             view.layout().check().unwrap();
             assert!(view.boxes.iter().all(|edges| edges[2] - edges[0] > 0.15));

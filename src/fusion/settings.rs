@@ -253,6 +253,15 @@ pub struct Distillation {
     /// small part of a picture it shows less.
     #[serde(default = "as_it_is", serialize_with = "short")]
     pub scene_strength: f32,
+    /// Of so many pictures of each prompt of each scene, what is predicted for the prompts in
+    /// regions is also learnt with one prompt for the whole picture that names all; 0: none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub one_prompt: u64,
+}
+
+/// Left out where there is none, as in models of a time without.
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 fn as_it_is() -> f32 {
@@ -273,6 +282,7 @@ impl Default for Distillation {
             rank: None,
             scenes: 3,
             scene_strength: 1.6,
+            one_prompt: 0,
         }
     }
 }
@@ -295,6 +305,7 @@ impl Distillation {
         rank: None,
         scenes: 0,
         scene_strength: 1.0,
+        one_prompt: 0,
     };
 }
 
@@ -311,13 +322,14 @@ mod tests {
             rank: Some(24),
             scenes: 2,
             scene_strength: 1.3,
+            one_prompt: 2,
             ..Distillation::default()
         };
         let settings = Settings { distillation, guidance: 7.3, ..Settings::default() };
         let noted = serde_json::to_value(&settings).unwrap();
         let expected = serde_json::json!({
             "pictures": 5, "rate": 0.003, "batch": 8, "rank": 24, "scenes": 2,
-            "scene_strength": 1.3,
+            "scene_strength": 1.3, "one_prompt": 2,
         });
         assert_eq!((&noted["distillation"], &noted["guidance"]), (&expected, &7.3.into()));
         assert_eq!(serde_json::from_value::<Settings>(noted.clone()).unwrap(), settings);
@@ -328,10 +340,12 @@ mod tests {
         }
         // A model of a time without scenes was made without, by concepts as strong as they are.
         let mut old = noted;
-        for key in ["rank", "scenes", "scene_strength"] {
+        for key in ["rank", "scenes", "scene_strength", "one_prompt"] {
             old["distillation"].as_object_mut().unwrap().remove(key);
         }
         let old = serde_json::from_value::<Settings>(old).unwrap().distillation;
         assert_eq!((old.rank, old.scenes, old.scene_strength), (None, 0, 1.0));
+        assert_eq!(old.one_prompt, 0);
+        assert!(serde_json::to_value(old).unwrap().get("one_prompt").is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! Who teaches the fused UNet: concepts and ordinary prompts alone, and scenes.
+//! Who teaches the fused UNet: concepts and ordinary prompts alone, and scenes, in regions and in
+//! one prompt.
 
 use std::path::Path;
 
@@ -17,6 +18,8 @@ pub(super) const EMPTY: &str = "empty";
 pub(super) enum Learnt<'a> {
     Subject(RecordedSubject<'a>),
     Scene(Scene<'a>),
+    /// What a scene's models predict in regions, for one prompt that names all.
+    OnePrompt(Scene<'a>),
 }
 
 impl Learnt<'_> {
@@ -25,6 +28,7 @@ impl Learnt<'_> {
         match self {
             Learnt::Subject(subject) => format!("{} {:?}", subject.key, subject.sampled),
             Learnt::Scene(scene) => scene.key.clone(),
+            Learnt::OnePrompt(scene) => format!("one prompt {}", scene.key),
         }
     }
 
@@ -32,7 +36,7 @@ impl Learnt<'_> {
     pub fn each(&self) -> usize {
         let (seeds, steps) = match self {
             Learnt::Subject(subject) => (subject.seeds, subject.steps),
-            Learnt::Scene(scene) => (scene.seeds, scene.steps),
+            Learnt::Scene(scene) | Learnt::OnePrompt(scene) => (scene.seeds, scene.steps),
         };
         (seeds as usize * steps).max(1)
     }
@@ -63,6 +67,11 @@ impl Learnt<'_> {
                 }
                 Encodings::write(path, runner, read.into_iter())
             }
+            Learnt::OnePrompt(scene) => {
+                let read = scene.read_one_prompts(runner, settings)?.into_iter().enumerate();
+                let named = read.map(|(number, prompt)| Ok((prompt_name(number, 0), prompt)));
+                Encodings::write(path, runner, named)
+            }
         }
     }
 }
@@ -83,6 +92,16 @@ pub(super) struct Teacher<'a> {
 
 impl Teacher<'_> {
     pub fn lessons(&self) -> usize {
-        self.predicted.lessons().min(self.most)
+        (self.predicted.count * self.halves().len()).min(self.most)
+    }
+
+    /// Which halves of guidance are learnt, that of the empty prompt being the second. With one
+    /// prompt for a scene it would be what regions have already.
+    pub fn halves(&self) -> &'static [bool] {
+        match &self.learnt {
+            Learnt::OnePrompt(_) => &[false],
+            _ if self.predicted.guided => &[false, true],
+            _ => &[false],
+        }
     }
 }

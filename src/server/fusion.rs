@@ -55,6 +55,7 @@ impl Fusion {
             rank: fields.count("distillation_rank")?,
             scenes: number(fields.count("scenes")?),
             scene_strength: fields.single("scene_strength")?,
+            one_prompt: number(fields.count("one_prompt")?),
         };
         let distilled = asked.over(settings.distillation, &|field| field.to_string());
         settings.distillation =

@@ -128,6 +128,28 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
         assert_eq!(strong[&name] == whole[&name], alike, "{name}");
     }
 
+    // The same scene from one prompt comes last, scored by the same places; in a folder without,
+    // what is there is kept when it is asked for.
+    eval(at, "-o @/strong --scene-strength 1.5 --one-prompt 2").failed(1, &["one_prompt"]);
+    let asked = "-o @/strong --scene-strength 1.5 --one-prompt 2 --renew --json";
+    let added = eval(at, asked).ok();
+    assert!(added.stderr.contains("2 pictures made, 2 scored"), "{}", added.stderr);
+    let added = added.json();
+    assert_eq!(added["one_prompt"]["pictures"], 2);
+    assert_eq!(added["one_prompt_scenes"][0]["name"], "kat+hund");
+    assert!(added["one_prompt"]["scores"]["placement"]["mean"].is_f64());
+    let one = files(&at.join("strong"));
+    for (name, bytes) in strong.iter().filter(|(name, _)| name.starts_with("pictures/")) {
+        assert_eq!(one.get(name), Some(bytes), "{name}");
+    }
+    let page = String::from_utf8(one["index.html"].clone()).unwrap();
+    assert!(page.contains("sheets/one-prompt-kat%2Bhund.png") && page.contains("from one prompt"));
+    eval(at, "-o @/o1 --scene-strength 1.5 --one-prompt 2 --part 1/2").ok();
+    eval(at, "-o @/o2 --scene-strength 1.5 --one-prompt 2 --part 2/2").ok();
+    run(at, "eval merge @/o2 @/o1 -o @/o").ok();
+    same(&one, &files(&at.join("o")));
+    run(at, "eval merge @/o1 @/whole -o @/no").failed(1, &["one_prompt", "scene_strength"]);
+
     // Parts, the second as a job array tells it, in either order.
     eval(at, "-o @/one --part 1/2").ok();
     let line = format!("{LINE} --prompts @/prompts.txt -o @/two");

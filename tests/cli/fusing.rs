@@ -105,6 +105,7 @@ fn a_model_keeps_its_settings_and_is_changed_with_them() {
         ),
         ("--distillation 0 --scenes 2", ["--scenes is", "--distillation is 0"]),
         ("--distillation 0 --scene-strength 2", ["--scene-strength is", "--distillation is 0"]),
+        ("--distillation 1 --scenes 1 --one-prompt 2", ["--one-prompt is 2", "--scenes is 1"]),
         (
             "--distillation 1 --scenes 0 --scene-strength 2",
             ["--scene-strength is", "--scenes is 0"],

@@ -126,8 +126,8 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
     assert!(!names(&at("first")).iter().any(|name| name.contains("state")));
 }
 
-/// Three pairs and a trio are learnt beside the concepts: the same bytes from two machines, and
-/// after an end in the middle.
+/// Three pairs and a trio are learnt beside the concepts, in one prompt too: the same bytes from two
+/// machines, and after an end in the middle.
 #[test]
 fn scenes_are_learnt_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,7 +136,8 @@ fn scenes_are_learnt_too() {
         statistics: Some(at(statistics)),
         ..order(concepts, &at(out))
     };
-    let distillation = Distillation { pictures: 2, scenes: 3, ..Distillation::default() };
+    let distillation =
+        Distillation { pictures: 2, scenes: 3, one_prompt: 1, ..Distillation::default() };
     let settings = Settings { distillation, ..distilled() };
     let fused = fuse(kept(all(), "out", "sums"), &settings).unwrap();
     let report = fused.report.distillation.clone().expect("a distillation");
@@ -178,6 +179,58 @@ fn scenes_are_learnt_too() {
     assert!(matches!(cancelled, Err(fusion::Error::Cancelled(_))));
     fuse(kept(backwards(), "merged", "first"), &settings).unwrap();
     assert_eq!(contents(&at("merged")), contents(&at("out")));
+}
+
+/// What is recorded of scenes in regions is learnt with one prompt, too: nothing more is recorded,
+/// and it comes to the same bytes after an end in the middle.
+#[test]
+fn scenes_are_learnt_in_one_prompt_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let kept =
+        |concepts, out: &str| Order { statistics: Some(at("sums")), ..order(concepts, &at(out)) };
+    let one_prompt = |one_prompt| Settings {
+        distillation: Distillation {
+            pictures: 2,
+            scenes: 2,
+            one_prompt,
+            ..Distillation::default()
+        },
+        ..distilled()
+    };
+    let updates = |fused: &Fused| fused.report.distillation.as_ref().unwrap().updates;
+    let plain = fuse(kept(all(), "plain"), &one_prompt(0)).unwrap();
+    let recorded = || {
+        let kept = names(&at("sums")).into_iter();
+        kept.filter(|name| name.starts_with("predictions-")).collect::<Vec<_>>()
+    };
+    let before = recorded();
+    let fused = fuse(kept(all(), "out"), &one_prompt(1)).unwrap();
+    assert_eq!(recorded(), before);
+    let report = fused.report.distillation.clone().expect("a distillation");
+    assert!(report.used && report.scenes.len() == 4, "{report:?}");
+    assert_eq!(report.one_prompt.len(), 4);
+    for (one, regions) in report.one_prompt.iter().zip(&report.scenes) {
+        assert_eq!(one.concepts, regions.concepts);
+        assert!(one.errors[0] > 0.0 && one.errors[1] < one.errors[0], "{report:?}");
+    }
+    assert!(fusion::markdown(&fused.report, &[]).contains("abra + brog + cyan, one prompt"));
+    // One of two pictures, one of two halves: a fourth of what the scenes had.
+    let (steps, batch) = (distilled().steps, Distillation::default().batch);
+    let more = 4 * distilled().sampled.len() * steps / batch;
+    let found = updates(&fused) - updates(&plain);
+    assert!((more..=more + 1).contains(&found), "{found} for {more}");
+    assert_ne!(contents(&at("plain")), contents(&at("out")));
+    let cancelled = watched(kept(all(), "again"), &one_prompt(1), &mut |at| {
+        assert_ne!(at.stage, "predict", "all is there");
+        match at.stage == "distill" && at.done == 11 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    assert!(matches!(cancelled, Err(fusion::Error::Cancelled(_))));
+    fuse(kept(all(), "again"), &one_prompt(1)).unwrap();
+    assert_eq!(contents(&at("again")), contents(&at("out")));
 }
 
 fn halve(path: &Path) {

@@ -18,7 +18,12 @@ fn quick() -> Settings {
         guidance: 3.0,
         keep: ordinary_prompts().into_iter().take(4).collect(),
         keep_sampled: 1,
-        distillation: Distillation { pictures: 3, scenes: 1, ..Distillation::default() },
+        distillation: Distillation {
+            pictures: 3,
+            scenes: 1,
+            one_prompt: 1,
+            ..Distillation::default()
+        },
         ..settings(exact(1e-4))
     }
 }
@@ -106,6 +111,7 @@ fn one_more_costs_one_and_leaves_no_trace_when_it_goes() {
     assert!(scenes.len() == 3 && scenes.iter().all(|scene| scene.starts_with("cyan + ")));
     assert!(notes.contains(&format!("in scenes: {}", scenes.join(", "))), "{notes}");
     let learnt = grown.report.distillation.as_ref().unwrap();
+    assert_eq!(learnt.one_prompt.len(), 3);
     // Passes of several pictures are filled up, four views of three scenes at most.
     let counted = GrowthCost::of(2, &library.settings).updates;
     assert!((counted..counted + 12).contains(&learnt.updates), "{learnt:?} {counted}");
@@ -133,6 +139,11 @@ fn the_cost_of_one_more_is_flat() {
     // Four pictures of four prompts in ten steps, and three of each in each scene.
     assert_eq!(few.map(|cost| cost.passes), [160, 280, 520, 520]);
     assert_eq!(few.map(|cost| cost.updates), [80, 150, 250, 250]);
+    // Of the empty prompt's half nothing more is learnt in one prompt.
+    let mut one = usual.clone();
+    one.distillation.one_prompt = 1;
+    let cost = GrowthCost::of(8, &one);
+    assert_eq!((cost.passes, cost.updates), (520, 265));
     for others in [9, 20, 199, 100_000] {
         assert_eq!(GrowthCost::of(others, &usual), few[3], "{others}");
     }

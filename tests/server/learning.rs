@@ -108,6 +108,7 @@ fn what_is_taught_and_fused_is_asked_for_next() {
         (json!({ "distillation": 1, "distillation_rank": 0 }), "from 1 to 1024"),
         (json!({ "distillation": 1, "scene_strength": -1 }), "a number above 0"),
         (json!({ "distillation": 1, "scenes": 0, "scene_strength": 2 }), "scenes is 0"),
+        (json!({ "distillation": 1, "scenes": 1, "one_prompt": 2 }), "one_prompt is 2"),
     ] {
         let mut fusion = fusion.clone();
         fusion["name"] = "another".into();

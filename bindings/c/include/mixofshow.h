@@ -176,6 +176,9 @@ typedef struct MosFusion {
   float scene_strength;
   // Learning rate of the predictions; NAN: what is usual.
   float distillation_rate;
+  // Of so many pictures of each prompt of each scene, what is predicted in regions is learnt with
+  // one prompt for the whole picture too; 0: none; -1: the usual number.
+  int64_t one_prompt;
 } MosFusion;
 
 // How a model is loaded: begun by mos_load_init.

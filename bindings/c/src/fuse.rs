@@ -105,6 +105,9 @@ pub struct MosFusion {
     pub scene_strength: f32,
     /// Learning rate of the predictions; NAN: what is usual.
     pub distillation_rate: f32,
+    /// Of so many pictures of each prompt of each scene, what is predicted in regions is learnt with
+    /// one prompt for the whole picture too; 0: none; -1: the usual number.
+    pub one_prompt: i64,
 }
 
 // SAFETY: as it asks.
@@ -142,6 +145,7 @@ unsafe impl Struct for MosFusion {
             scenes: -1,
             scene_strength: f32::NAN,
             distillation_rate: f32::NAN,
+            one_prompt: -1,
         }
     }
 }
@@ -206,6 +210,7 @@ unsafe fn settings(given: &MosFusion) -> Result<Settings> {
         rank: (given.distillation_rank != 0).then_some(given.distillation_rank),
         scenes: u64::try_from(given.scenes).ok(),
         scene_strength: number(given.scene_strength),
+        one_prompt: u64::try_from(given.one_prompt).ok(),
     };
     let distilled = asked.over(settings.distillation, &|field| field.to_string());
     settings.distillation = distilled.map_err(|unfit| wrong(unfit.words))?;

@@ -229,6 +229,12 @@ int main(int count, char **arguments) {
     fusion.scenes = 0;
     CHECK(mos_fuse(&fusion, &fused) == MOS_ERROR);
     SAYS("scenes is 0");
+    fusion.scene_strength = NAN;
+    fusion.scenes = 1;
+    CHECK(fusion.one_prompt == -1);
+    fusion.one_prompt = 2;
+    CHECK(mos_fuse(&fusion, &fused) == MOS_ERROR);
+    SAYS("one_prompt is 2");
     mos_concept_free(concept);
     printf("%d checks\n", checks);
     return 0;

@@ -53,6 +53,7 @@ struct Given {
     distillation_rank: Option<usize>,
     scenes: Option<u64>,
     scene_strength: Option<f32>,
+    one_prompt: Option<u64>,
     record: Option<String>,
     prompts: Option<Vec<String>>,
     sampled_prompts: Option<Vec<String>>,
@@ -161,6 +162,7 @@ impl Given {
             rank: self.distillation_rank,
             scenes: self.scenes,
             scene_strength: self.scene_strength,
+            one_prompt: self.one_prompt,
         };
         let distilled = asked.over(settings.distillation, &|field| field.to_string());
         settings.distillation = distilled.map_err(|unfit| argument(unfit.words))?;

@@ -28,6 +28,7 @@ pub struct Wanted {
     prompts: Option<String>,
     count: Option<u64>,
     together: Option<u64>,
+    one_prompt: Option<u64>,
     scene_strength: Option<f32>,
     place: Option<String>,
     class_words: Vec<String>,
@@ -100,6 +101,7 @@ impl Wanted {
         let order = Order {
             pictures: self.count.unwrap_or(usual.pictures),
             together: self.together,
+            one_prompt: self.one_prompt.unwrap_or(usual.one_prompt),
             scene_strength: self.scene_strength.unwrap_or(usual.scene_strength),
             place: self.place.clone().unwrap_or(usual.place),
             seed: self.seed.unwrap_or(usual.seed),

@@ -102,6 +102,7 @@ def test_solvers_and_statistics_are_those_of_the_program(concept, mos, tmp_path,
         ({"distillation": 0, "scenes": 2}, off),
         ({"distillation": 0, "distillation_rate": 0.01}, "distillation_rate is of"),
         ({"scenes": 0, "scene_strength": 2.0}, "scenes is 0"),
+        ({"scenes": 1, "one_prompt": 2}, "one_prompt is 2"),
         ({"distillation_rank": 2000}, "from 1 to 1024"),
     ]:
         if words:

@@ -86,6 +86,13 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", help_heading = ASKED)]
     #[arg(value_parser = Range::whole(0, 1000).parser::<u64>())]
     pub together: Option<u64>,
+    /// Pictures of the same scenes without regions, from one prompt that names all of them; 0: none
+    ///
+    /// `a <a1> <a2> on the left and a <b1> <b2> on the right on the beach`, judged in the same
+    /// places. From concepts' own files, each acts on the whole picture then.
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = ASKED)]
+    #[arg(value_parser = Range::whole(0, 1000).parser::<u64>())]
+    pub one_prompt: u64,
     /// Strength of a concept's own file in its region, times its scale: in a small part of a
     /// picture it shows less. Fused concepts are as they are
     #[arg(

@@ -154,6 +154,13 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub scene_strength: Option<f32>,
+    /// Of so many pictures of each prompt of each scene, what is predicted in regions is learnt with
+    /// one prompt for the whole picture too; 0: none [default: 0]
+    #[arg(
+        long, value_name = "PICTURES", value_parser = Distillation::PICTURES.parser::<u64>(),
+        help_heading = SOLVING
+    )]
+    pub one_prompt: Option<u64>,
 
     /// What is recorded of the concepts: `usual`, or `published`, exactly as the method's own
     /// program does, for any solver; the options below change it [default: published with L-BFGS,

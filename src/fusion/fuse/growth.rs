@@ -62,7 +62,7 @@ pub struct GrowthCost {
 impl GrowthCost {
     /// Of one with words of its own, added to so many `others` that have them too.
     pub fn of(others: usize, settings: &Settings) -> GrowthCost {
-        let Distillation { pictures, scenes: seeds, batch, .. } = settings.distillation;
+        let Distillation { pictures, scenes: seeds, batch, one_prompt, .. } = settings.distillation;
         if pictures == 0 {
             return GrowthCost { scenes: 0, passes: 0, lessons: 0, updates: 0 };
         }
@@ -75,7 +75,8 @@ impl GrowthCost {
             let subject = subject.distilled(settings);
             halves * subject.sampled.len() * subject.seeds as usize * subject.steps
         });
-        let lessons = own + of_others + ordinary + halves * scenes * count(seeds);
+        let of_scenes = scenes * (halves * count(seeds) + count(one_prompt.min(seeds)));
+        let lessons = own + of_others + ordinary + of_scenes;
         GrowthCost {
             scenes,
             passes: count(pictures) + scenes * count(seeds),
@@ -456,7 +457,7 @@ impl Fusion<'_, '_> {
         for member in new {
             let subject = RecordedSubject::concept(member, self.settings).distilled(self.settings);
             let teacher = self.teacher(subject, member.weight)?;
-            lessons += teacher.predicted.lessons();
+            lessons += teacher.lessons();
             teachers.push(teacher);
         }
         let weight: f64 = new.iter().map(|member| member.weight).sum();
@@ -465,7 +466,7 @@ impl Fusion<'_, '_> {
         for member in &beside {
             let subject = RecordedSubject::concept(member, self.settings).distilled(self.settings);
             let teacher = self.teacher(subject, share)?;
-            let most = most.min(teacher.predicted.lessons());
+            let most = most.min(teacher.lessons());
             teachers.push(Teacher { most, ..teacher });
         }
         if let Some(subject) = RecordedSubject::keep(self.settings, false) {
@@ -480,6 +481,7 @@ impl Fusion<'_, '_> {
                 teachers.push(self.scene_teacher(scene, member.weight)?);
             }
         }
+        self.add_one_prompts(&mut teachers)?;
         let names = |of: &[&FusedConcept]| {
             of.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
         };

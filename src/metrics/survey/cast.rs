@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::item::{ONE_PROMPT, TOGETHER};
 use super::{Class, ConceptSettings, Error, PromptList, Reference, Result, Subject};
 use crate::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
 use crate::concept::{self, Applied, ScaledFile, dialects};
@@ -282,7 +283,8 @@ fn tell_apart(named: &mut [Named]) {
     let plain = |name: &str| -> String {
         let keep = |c: char| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
         let name: String = name.chars().map(keep).collect();
-        if name.is_empty() || name == "together" { format!("concept-{name}") } else { name }
+        let is_kind = [TOGETHER, ONE_PROMPT].contains(&name.as_str());
+        if name.is_empty() || is_kind { format!("concept-{name}") } else { name }
     };
     for i in 0..named.len() {
         let base = plain(&named[i].name);

@@ -11,13 +11,13 @@ pub struct Item {
     pub concepts: Vec<usize>,
     /// The number of its scene, where it has one.
     pub scene: Option<usize>,
-    /// What its prompt asks of the concept: `recontext`; of a scene `together`.
+    /// What its prompt asks of the concept: `recontext`; of a scene `together` or `one-prompt`.
     pub kind: String,
     /// The prompt's number among the concept's.
     pub number: usize,
     /// What is to be seen.
     pub prompt: String,
-    /// Each concept in its region.
+    /// Each concept in its region; none where one prompt names them all.
     pub regions: Layout,
     /// The same with class words, as texts are scored.
     pub text: String,
@@ -27,8 +27,10 @@ pub struct Item {
     pub file: String,
 }
 
-/// The kind of pictures of several.
+/// The kind of pictures of several, each in its region.
 pub(super) const TOGETHER: &str = "together";
+/// The same of pictures from one prompt, without regions.
+pub(super) const ONE_PROMPT: &str = "one-prompt";
 
 impl Settings {
     /// All pictures, in the order in which they are made and reported.
@@ -59,6 +61,12 @@ impl Settings {
         for index in 0..self.scenes.len() {
             for seed in (0..self.together).map(|i| self.seed.wrapping_add(i)) {
                 items.push(self.scene_item(index, seed));
+            }
+        }
+        // Behind all others, so that whoever makes which part of these is the same without them.
+        for index in 0..self.scenes.len() {
+            for seed in (0..self.one_prompt).map(|i| self.seed.wrapping_add(i)) {
+                items.push(self.one_prompt_item(index, seed));
             }
         }
         items
@@ -96,6 +104,22 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The same scene without regions: one prompt names all by their words.
+    fn one_prompt_item(&self, index: usize, seed: u64) -> Item {
+        let scene = &self.scenes[index];
+        let phrases: Vec<&str> =
+            scene.concepts.iter().map(|i| self.concepts[*i].phrase.as_str()).collect();
+        Item {
+            kind: ONE_PROMPT.into(),
+            prompt: sentence(&phrases, &scene.place),
+            regions: Layout::default(),
+            file: format!("pictures/{ONE_PROMPT}/{}-{seed}", scene.name),
+            ..self.scene_item(index, seed)
+        }
+    }
+}
+
 impl super::ConceptSettings {
     /// What stands for it where texts are scored: a place brings its article along.
     pub(super) fn class_phrase(&self) -> String {
@@ -107,12 +131,13 @@ impl super::ConceptSettings {
 }
 
 /// Everybody in one sentence, from left to right.
-fn sentence(phrases: &[String], place: &str) -> String {
+fn sentence(phrases: &[impl AsRef<str>], place: &str) -> String {
     format!("{} {place}", with_article(&side_by_side(phrases)))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Settings;
     use super::super::settings::sample;
 
     #[test]
@@ -138,5 +163,25 @@ mod tests {
         let prompts: Vec<&str> = last.regions.regions.iter().map(|r| r.prompt.as_str()).collect();
         assert!(prompts[1].contains("a man on the left, a <b1> <b2> in the center"), "{prompts:?}");
         assert!(last.text.ends_with("on the beach") && !last.text.contains('<'));
+    }
+
+    #[test]
+    fn scenes_in_one_prompt_come_last_and_change_no_other() {
+        let (without, with) = (sample(), Settings { one_prompt: 2, ..sample() });
+        let (items, more) = (without.items(), with.items());
+        assert_eq!(more[..items.len()], items);
+        let added = &more[items.len()..];
+        assert_eq!(added.len(), 3 * 2);
+        let (first, regions) = (&added[0], &items[4 * 2 * 2]);
+        assert_eq!(
+            first.prompt,
+            "a <a1> <a2> on the left and a <b1> <b2> on the right on the beach"
+        );
+        assert!(first.regions.regions.is_empty());
+        assert_eq!((&first.text, first.seed), (&regions.text, regions.seed));
+        assert_eq!((first.scene, first.kind.as_str()), (Some(0), "one-prompt"));
+        assert_eq!(added[5].file, "pictures/one-prompt/a+b+c-6");
+        // Their places are judged alike.
+        assert_eq!(with.scoring(first), without.scoring(regions));
     }
 }

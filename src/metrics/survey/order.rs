@@ -21,6 +21,8 @@ pub struct Order {
     pub pictures: u64,
     /// Pictures of each two neighbours, and of each three; none: as many as of each prompt.
     pub together: Option<u64>,
+    /// The same without regions, from one prompt that names all.
+    pub one_prompt: u64,
     /// How strong a concept's own file is in its region, times its scales: in a small part of a
     /// picture it shows less. Concepts that the model itself has are as they are.
     pub scene_strength: f32,
@@ -49,6 +51,7 @@ impl Default for Order {
         Order {
             pictures: 4,
             together: None,
+            one_prompt: 0,
             scene_strength: 1.0,
             place: "on the beach".into(),
             seed: 1,
@@ -171,6 +174,7 @@ impl Order {
             concepts,
             pictures: self.pictures,
             together: self.together.unwrap_or(self.pictures),
+            one_prompt: self.one_prompt,
             scene_strength: self.scene_strength,
             seed: self.seed,
             size: [width, height],

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::cast::ORDER;
-use super::item::TOGETHER;
+use super::item::{ONE_PROMPT, TOGETHER};
 use super::places::{REFERENCES, path, small};
 use super::results::{Row, cell, columns};
 use super::settings::write_text;
@@ -42,10 +42,10 @@ pub(super) fn write(folder: &Path, results: &Results, items: &[Item]) -> Result<
     put(&table("concept", &rows));
     put("<h2>By what prompts ask</h2>");
     put(&table("prompts", &results.alone.kinds.iter().collect::<Vec<_>>()));
-    if let Some(together) = &results.together {
-        put("<h2>Several in one picture, each in its region</h2>");
+    for (how, rows) in results.several() {
+        put(&format!("<h2>Several in one picture, {how}</h2>"));
         put(&format!("<p>Neighbours, and three in a row; {ORDER}.</p>"));
-        put(&table("scene", &results.scenes.iter().chain([together]).collect::<Vec<_>>()));
+        put(&table("scene", &rows));
     }
     put("<dl>");
     for metric in METRICS {
@@ -76,13 +76,19 @@ pub(super) fn write(folder: &Path, results: &Results, items: &[Item]) -> Result<
         }
     }
     for (index, scene) in settings.scenes.iter().enumerate() {
-        let of: Vec<&Item> = items.iter().filter(|item| item.scene == Some(index)).collect();
-        if of.is_empty() {
-            continue;
-        }
-        put(&format!("<h2>{}</h2>", escaped(&scene.name)));
-        for sheet in draw(folder, &of, &format!("{TOGETHER}-{}", scene.name))? {
-            put(&image(&sheet, &scene.name));
+        for (kind, heading) in [
+            (TOGETHER, scene.name.clone()),
+            (ONE_PROMPT, format!("{}, from one prompt", scene.name)),
+        ] {
+            let is = |item: &&Item| item.scene == Some(index) && item.kind == kind;
+            let of: Vec<&Item> = items.iter().filter(is).collect();
+            if of.is_empty() {
+                continue;
+            }
+            put(&format!("<h2>{}</h2>", escaped(&heading)));
+            for sheet in draw(folder, &of, &format!("{kind}-{}", scene.name))? {
+                put(&image(&sheet, &heading));
+            }
         }
     }
     put("<h2>Settings</h2>");

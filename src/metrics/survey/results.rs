@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::cast::ORDER;
+use super::item::{ONE_PROMPT, TOGETHER};
 use super::places::{path, record_path};
 use super::record::{Record, hash_of};
 use super::settings::FORMAT;
@@ -49,10 +50,16 @@ pub struct Results {
     pub concepts: Vec<Row>,
     /// All pictures of one concept.
     pub alone: Row,
-    /// One for each scene.
+    /// One for each scene, each concept in its region.
     pub scenes: Vec<Row>,
-    /// All pictures of several concepts.
+    /// All pictures of several concepts in their regions.
     pub together: Option<Row>,
+    /// The same scenes from one prompt, without regions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub one_prompt_scenes: Vec<Row>,
+    /// All pictures of several concepts from one prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_prompt: Option<Row>,
     /// All that they depend on.
     pub settings: Settings,
 }
@@ -91,14 +98,20 @@ impl Results {
             let keep = |item: &Item| item.scene.is_none() && item.concepts == [index];
             Row { kinds: kinds(&keep), ..row(&concept.name, &keep) }
         };
-        let of_scene = |(index, scene): (usize, &super::SceneSettings)| {
-            row(&scene.name, &|item| item.scene == Some(index))
+        let of_scenes = |kind: &str| -> (Vec<Row>, Option<Row>) {
+            let is = |item: &Item| item.scene.is_some() && item.kind == kind;
+            let of_scene = |(index, scene): (usize, &super::SceneSettings)| {
+                row(&scene.name, &|item| is(item) && item.scene == Some(index))
+            };
+            let scenes = settings.scenes.iter().enumerate().map(of_scene);
+            let scenes: Vec<Row> = scenes.filter(|row| row.pictures > 0).collect();
+            let all = (!scenes.is_empty()).then(|| row("all", &is));
+            (scenes, all)
         };
         let concepts = settings.concepts.iter().enumerate().map(of_concept).collect();
-        let scenes: Vec<Row> = settings.scenes.iter().enumerate().map(of_scene).collect();
-        let scenes: Vec<Row> = scenes.into_iter().filter(|row| row.pictures > 0).collect();
+        let (scenes, together) = of_scenes(TOGETHER);
+        let (one_prompt_scenes, one_prompt) = of_scenes(ONE_PROMPT);
         let alone = |item: &Item| item.scene.is_none();
-        let together = (!scenes.is_empty()).then(|| row("all", &|item| item.scene.is_some()));
         let used = |name: &str| records.iter().any(|record| record.scores.contains_key(name));
         let meanings = METRICS
             .iter()
@@ -112,8 +125,22 @@ impl Results {
             alone: Row { kinds: kinds(&alone), ..row("all", &alone) },
             scenes,
             together,
+            one_prompt_scenes,
+            one_prompt,
             settings,
         }
+    }
+
+    /// Scenes by how they were asked for, and all of them; only those of which there are pictures.
+    pub(super) fn several(&self) -> impl Iterator<Item = (&'static str, Vec<&Row>)> {
+        let ways = [
+            ("each in its region", &self.scenes, &self.together),
+            ("from one prompt without regions", &self.one_prompt_scenes, &self.one_prompt),
+        ];
+        ways.into_iter().filter_map(|(how, scenes, all)| {
+            let all = all.as_ref()?;
+            Some((how, scenes.iter().chain([all]).collect()))
+        })
     }
 
     /// The table in Markdown: concepts alone, then several in one picture.
@@ -125,9 +152,8 @@ impl Results {
         text += &markdown("concept", &rows);
         text += "\nBy what prompts ask:\n\n";
         text += &markdown("prompts", &self.alone.kinds.iter().collect::<Vec<_>>());
-        if let Some(together) = &self.together {
-            text += &format!("\nSeveral in one picture, each in its region; {ORDER}:\n\n");
-            let rows: Vec<&Row> = self.scenes.iter().chain([together]).collect();
+        for (how, rows) in self.several() {
+            text += &format!("\nSeveral in one picture, {how}; {ORDER}:\n\n");
             text += &markdown("scene", &rows);
         }
         text += "\n";
@@ -242,5 +268,29 @@ mod tests {
         let table = results.table();
         assert!(table.contains("| a+b+c | 1 | 18.000 | 0.500 |"), "{table}");
         assert!(!table.contains("dino") && table.contains("- placement: "), "{table}");
+        assert!(results.one_prompt.is_none() && !table.contains("one prompt"), "{table}");
+    }
+
+    #[test]
+    fn scenes_in_one_prompt_are_told_apart_from_those_in_regions() {
+        let settings = Settings { one_prompt: 1, ..sample() };
+        let items = settings.items();
+        let scored = |item: &Item| {
+            let mut record = Record::new(String::new(), settings.scoring(item));
+            let right = if item.kind == ONE_PROMPT { 0.25 } else { 0.75 };
+            record.scores.insert("placement".into(), right);
+            record
+        };
+        let records: Vec<Record> = items.iter().map(scored).collect();
+        let results = Results::of(settings, &items, &records);
+        let right = |row: &Option<Row>| {
+            row.as_ref().map(|row| (row.pictures, row.scores["placement"].mean))
+        };
+        assert_eq!(right(&results.together), Some((3, 0.75)));
+        assert_eq!(right(&results.one_prompt), Some((3, 0.25)));
+        assert_eq!(results.one_prompt_scenes[0].name, "a+b");
+        let table = results.table();
+        let (regions, one) = table.split_once("from one prompt without regions").unwrap();
+        assert!(regions.contains("| a+b | 1 | 0.750 |") && one.contains("| a+b | 1 | 0.250 |"));
     }
 }

@@ -322,14 +322,15 @@ impl<'a> Scorer<'a> {
         let trained_on = survey.subjects.iter().map(seen).collect::<Result<_, _>>()?;
         let stands = |i: &usize| settings.concepts[*i].class != Class::Places;
         let standing: Vec<usize> = (0..settings.concepts.len()).filter(stands).collect();
-        let likeness = match settings.scenes.is_empty() || settings.together == 0 {
-            true => None,
-            false => {
-                let references: Vec<_> =
-                    standing.iter().map(|i| &survey.subjects[*i].references[..]).collect();
-                Some(judges.likeness(&references)?)
-            }
-        };
+        let likeness =
+            match settings.scenes.is_empty() || settings.together + settings.one_prompt == 0 {
+                true => None,
+                false => {
+                    let references: Vec<_> =
+                        standing.iter().map(|i| &survey.subjects[*i].references[..]).collect();
+                    Some(judges.likeness(&references)?)
+                }
+            };
         Ok(Scorer { survey, judges, trained_on, likeness, standing })
     }
 

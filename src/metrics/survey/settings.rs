@@ -30,8 +30,11 @@ pub struct Settings {
     pub scenes: Vec<SceneSettings>,
     /// Of each prompt.
     pub pictures: u64,
-    /// Of each scene.
+    /// Of each scene, each concept in its region.
     pub together: u64,
+    /// Of each scene, from one prompt without regions.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub one_prompt: u64,
     /// How strong a concept's own file is in its region of a scene, times its scales.
     #[serde(default = "as_it_is", skip_serializing_if = "is_one")]
     pub scene_strength: f32,
@@ -58,6 +61,10 @@ pub struct Settings {
 
 fn as_it_is() -> f32 {
     1.0
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 fn is_one(strength: &f32) -> bool {
@@ -263,6 +270,7 @@ pub(super) fn sample() -> Settings {
         concepts,
         pictures: 2,
         together: 1,
+        one_prompt: 0,
         scene_strength: 1.0,
         seed: 5,
         size: [128, 128],

@@ -102,6 +102,9 @@ class FusionSettings(TypedDict, total=False):
     scenes: int
     #: Strength of a concept's own file in its region of a scene, times its own.
     scene_strength: float
+    #: Of so many pictures of each prompt of each scene, what is predicted in regions is learnt with
+    #: one prompt for the whole picture too; 0: none.
+    one_prompt: int
     #: What is recorded of the concepts.
     record: Literal["usual", "published"]
     #: Prompts with {} for a concept's words.
