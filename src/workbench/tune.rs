@@ -186,11 +186,9 @@ pub fn tune(
     let timer = Timer::new(gpu, clock, false);
     let own = Own { gpu, source, spec, timer: &timer, trusted: RefCell::default() };
     // Other forms may be left out; of what there is now it is told what is wrong.
-    if let Some(first) = forms(&source.tuned).into_iter().next() {
-        if let Some(sizes) = shapes.first() {
-            let trust = trust(source, &first, spec, sizes)?;
-            own.trusted.borrow_mut().push((first, sizes.clone(), Ok(trust)));
-        }
+    if let (Some(first), Some(sizes)) = (forms(&source.tuned).into_iter().next(), shapes.first()) {
+        let trust = trust(source, &first, spec, sizes)?;
+        own.trusted.borrow_mut().push((first, sizes.clone(), Ok(trust)));
     }
     search(&own, gpu.name(), shapes, options, tell)
 }
