@@ -18,7 +18,7 @@ use super::report::{CheckReport, Checked};
 use super::source::{Settings, Source, Wgsl};
 use super::spec::{Fill, Reference, Shape, Spec, Tensor};
 use super::trial::{
-    Output, Trial, Unfit, interface, interpreter, is_dangerous, subgroups, tolerance,
+    Output, Trial, Unfit, interface, interpreter, is_dangerous, numbers, subgroups, tolerance,
 };
 use crate::backend::wgpu::Gpu;
 
@@ -55,7 +55,7 @@ pub fn check(source: &Source, spec: &Spec, options: &CheckOptions) -> Result<Che
     let wgsl = source.wgsl(&options.settings)?;
     let mut checking = Checking::new(source, spec, options, wgsl)?;
     let asked: Vec<Shape> = options.shapes.iter().map(|sizes| asked(spec, sizes)).collect();
-    let all = || spec.shapes.iter().chain(&asked);
+    let all = || spec.shapes.iter();
     let only = options.only.as_ref().map(|only| only.to_lowercase());
     let is_wanted =
         |shape: &&Shape| only.as_ref().is_none_or(|only| shape.label.to_lowercase().contains(only));
@@ -64,7 +64,8 @@ pub fn check(source: &Source, spec: &Spec, options: &CheckOptions) -> Result<Che
         let labels: Vec<&str> = all().map(|shape| shape.label.as_str()).collect();
         return Err(Error::unknown(format!("shape of {}", spec.name), only, &labels));
     }
-    for shape in wanted {
+    // What is asked for by its sizes is wanted, whatever names are.
+    for shape in wanted.into_iter().chain(&asked) {
         checking.shape(shape)?;
     }
     checking.finish()
@@ -348,6 +349,9 @@ impl<'a> Checking<'a> {
             }
         };
         self.look_at_workgroup(here, &interpreter);
+        if interpreter.workgroup_bytes() > MEMORY[0] {
+            return Ok(true);
+        }
         let what = "with cooperative matrices: executed with subgroups of 32 alone";
         if interpreter.uses_matrices() && !self.report.notes.iter().any(|note| note == what) {
             self.report.notes.push(what.into());
@@ -362,8 +366,8 @@ impl<'a> Checking<'a> {
         let rounds = ROUNDS.max((4.0 * work / groups.max(1.0)) as u64);
         let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
         for &subgroup in subgroups(&interpreter) {
-            let corners = here.shape.huge;
-            let options = Options { subgroup, overflow: ordinary, most: MOST, rounds, corners };
+            let (most, corners) = (MOST, false);
+            let options = Options { subgroup, overflow: ordinary, most, rounds, corners };
             let (outputs, executed) = match self.execute(&interpreter, here, options) {
                 Ok(done) => done,
                 Err(Refusal(why)) => {
@@ -398,6 +402,9 @@ impl<'a> Checking<'a> {
                 let found = &output.values;
                 let one = self.compared(here, index, found, Some(&output.written), in_part);
                 join(&mut verdict, one);
+            }
+            if in_part && verdict.worst.is_none() {
+                self.note("nothing of what was executed is compared", &here.shape.label);
             }
             // What comes of writing elsewhere, or in no order, has no shape of its own.
             let spoilt = [FaultKind::OutOfBoundsWrite, FaultKind::Race, FaultKind::MissingBarrier];
@@ -439,7 +446,11 @@ impl<'a> Checking<'a> {
         here: &Here<'_>,
         options: Options,
     ) -> Result<(Vec<Output>, Executed), Refusal> {
-        here.trial.interpret(interpreter, &self.interface, self.spec, options)
+        let (trial, interface) = (here.trial, &self.interface);
+        match here.shape.huge {
+            true => trial.interpret_large(interpreter, interface, self.spec, options),
+            false => trial.interpret(interpreter, interface, self.spec, options),
+        }
     }
 
     fn compared(
@@ -565,6 +576,27 @@ impl<'a> Checking<'a> {
         }
     }
 
+    /// Whether devices have as many workgroups at the shapes of models' networks.
+    fn look_at_models(&mut self) -> Result<()> {
+        let (source, spec) = (self.source, self.spec);
+        for set in ["sd15", "sdxl"] {
+            for sizes in spec.shapes_of(set).unwrap_or_default() {
+                let numbers = numbers(source, spec, &self.options.settings, &sizes)?;
+                let grid = source.suits(&numbers)?.then(|| source.grid(&numbers).ok()).flatten();
+                let many = grid.unwrap_or_default().into_iter().find(|count| *count > WORKGROUPS);
+                if let Some(count) = many {
+                    let at = format!("{set}'s {}", spec.told(&sizes));
+                    let what = format!(
+                        "{count} workgroups in a dimension, devices have {WORKGROUPS}: not for \
+                         such sizes"
+                    );
+                    self.note(what, &at);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<CheckReport> {
         // Where something was left out, and what remains has no element, nothing is proved.
         let compared = self.report.shapes.iter().any(|shape| shape.error.is_some());
@@ -577,6 +609,7 @@ impl<'a> Checking<'a> {
             )));
         }
         self.rename_edges();
+        self.look_at_models()?;
         self.report.faults = self.faults.into_values().collect();
         self.report.faults.sort_by_key(|fault| (fault.line.is_none(), fault.kind, fault.line));
         let notes = self.notes.into_iter();

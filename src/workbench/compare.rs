@@ -178,7 +178,8 @@ impl Found<'_> {
     /// Whether all of these are in a few last rows or columns, by no chance, and which.
     fn edge(&self, elements: &[(usize, usize)]) -> Option<String> {
         let width = self.width();
-        let (rows, columns) = (self.rows.len(), width);
+        // Of huge results some rows are compared, from the first to the last.
+        let (rows, columns) = (self.rows.last().map_or(0, |row| row + 1), width);
         let first_row = elements.iter().map(|(row, _)| *row).min()?;
         let first_column = elements.iter().map(|(_, column)| *column).min()?;
         let last = |first: usize, all: usize, what: &str| {

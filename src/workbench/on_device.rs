@@ -76,7 +76,7 @@ pub(super) fn on_device(
     }
     let left = first.swap_remove(0).outputs;
     let groups: u64 = trial.grid.iter().map(|&count| u64::from(count)).product();
-    match shuffled(module, trial.grid) {
+    match shuffled(module, &overrides(&trial.numbers), trial.grid) {
         _ if groups < 2 => {}
         None => notes.push(
             "not run in another order: workgroups are told their number in a struct".to_string(),

@@ -1,5 +1,9 @@
 //! A kernel whose workgroups run in another order: each is given another one's number.
 
+use std::collections::HashMap;
+
+use naga::back::pipeline_constants::process_overrides;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{
     BinaryOperator, Binding, BuiltIn, Expression, Function, Handle, Literal, Module, Span,
     Statement,
@@ -32,9 +36,20 @@ impl Shuffle {
 }
 
 /// The module with workgroups shuffled in each dimension of `grid`; none where the entry point is
-/// told of them in a struct.
-pub(super) fn shuffled(module: &Module, grid: [u32; 3]) -> Option<Module> {
-    let mut module = module.clone();
+/// told of them in a struct. Its `override`s have the values of `constants`, which the size of a
+/// workgroup may hang on.
+pub(super) fn shuffled(
+    module: &Module,
+    constants: &HashMap<String, f64>,
+    grid: [u32; 3],
+) -> Option<Module> {
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+    let info = validator.validate(module).ok()?;
+    let known = module.overrides.iter().filter_map(|(_, own)| own.name.clone());
+    let constants =
+        known.filter_map(|name| constants.get(&name).map(|value| (name, *value))).collect();
+    let (module, _) = process_overrides(module, &info, None, &constants).ok()?;
+    let mut module = module.into_owned();
     let entry = module.entry_points.first_mut()?;
     let size = entry.workgroup_size;
     let mut inner = std::mem::take(&mut entry.function);

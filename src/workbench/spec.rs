@@ -38,6 +38,8 @@ pub(super) enum Fill {
     WideHalf,
     /// Numbers around 2000 in the first input.
     Shifted,
+    /// Numbers up to 0.002 in the first input, whose variance is as small as epsilons are.
+    Slight,
     /// One that is no number, in the first input.
     NotANumber,
     /// One that is infinite.
@@ -158,6 +160,7 @@ impl Spec {
             }
             if kind.name.ends_with("_norm") {
                 shapes.push(shape("a large mean", sizes, Fill::Shifted));
+                shapes.push(shape("little variance", sizes, Fill::Slight));
             }
         }
         Ok(Spec {

@@ -4,7 +4,7 @@ use super::compare::Tolerance;
 use super::error::Result;
 use super::fault::FaultKind;
 use super::interface::{Interface, decoded, encoded, overrides, rounded};
-use super::interpreter::{Binding, Executed, Interpreter, Options, Refusal, Region};
+use super::interpreter::{Binding, End, Executed, Interpreter, Options, Refusal, Region};
 use super::kinds::Exponents;
 use super::rounding::Rounding;
 use super::source::{Settings, Source, Wgsl};
@@ -167,6 +167,30 @@ impl Trial {
         }
     }
 
+    /// Executes the kernel at a large shape: all of it where that is quick, else the workgroups at
+    /// the corners of the grid and in its middle.
+    pub fn interpret_large(
+        &self,
+        interpreter: &Interpreter,
+        interface: &Interface,
+        spec: &Spec,
+        options: Options,
+    ) -> Result<(Vec<Output>, Executed), Refusal> {
+        const QUICK: f64 = 1e8;
+        let corners = Options { corners: true, ..options };
+        if spec.flops_of(&self.sizes) > QUICK {
+            return self.interpret(interpreter, interface, spec, corners);
+        }
+        let all = Options { corners: false, most: options.most.min(3_000_000), ..options };
+        let (outputs, executed) = self.interpret(interpreter, interface, spec, all)?;
+        if executed.end != End::TooLong {
+            return Ok((outputs, executed));
+        }
+        let (outputs, mut some) = self.interpret(interpreter, interface, spec, corners)?;
+        some.sightings.extend(executed.sightings);
+        Ok((outputs, some))
+    }
+
     /// Executes the kernel as it is written.
     pub fn interpret(
         &self,
@@ -242,6 +266,7 @@ fn filled(
             Fill::WideHalf if spec.cancels => cancelling(name, i, width, first, spec.wide_half),
             Fill::WideHalf => noise * spec.wide_half,
             Fill::Shifted if first => 2000.0 + noise * 2.0,
+            Fill::Slight if first => noise * 2e-3,
             Fill::Denormal => noise * 2e-39,
             Fill::Below | Fill::Apart | Fill::Scores => {
                 heights(spec, fill, index, sizes, i / width, noise)

@@ -11,8 +11,10 @@ use super::trial::{Trial, Unfit, interface, interpreter, is_dangerous, subgroups
 /// How much is known of a kernel at some sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// It stays within its bindings there: at the corners of the grid and in its middle.
+    /// It stays within its bindings there.
     Known,
+    /// It does at the corners of the grid and in its middle.
+    AtCorners,
     /// It does as far as it was executed there, which takes too long to the end; at small shapes
     /// it does everywhere.
     InPart,
@@ -25,6 +27,10 @@ impl Trust {
     pub fn told(self) -> Option<&'static str> {
         match self {
             Trust::Known => None,
+            Trust::AtCorners => Some(
+                "executed as it is written at the corners of the grid and in its middle alone; it \
+                 runs without bounds checks",
+            ),
             Trust::InPart => Some(
                 "executed as it is written in part, as all takes too long; it runs without bounds \
                  checks",
@@ -80,8 +86,8 @@ fn at(source: &Source, settings: &Settings, spec: &Spec, sizes: &[usize]) -> Res
     let mut trust = Trust::Known;
     for &subgroup in subgroups(&interpreter) {
         let options =
-            Options { subgroup, overflow: false, most: MOST, rounds: MOST, corners: true };
-        let executed = match trial.interpret(&interpreter, &interface, spec, options) {
+            Options { subgroup, overflow: false, most: MOST, rounds: MOST, corners: false };
+        let executed = match trial.interpret_large(&interpreter, &interface, spec, options) {
             Ok((_, executed)) => executed,
             Err(Refusal(_)) => return Ok(Trust::None),
         };
@@ -93,6 +99,8 @@ fn at(source: &Source, settings: &Settings, spec: &Spec, sizes: &[usize]) -> Res
         }
         if executed.end != End::Whole {
             trust = Trust::InPart;
+        } else if executed.in_part && trust == Trust::Known {
+            trust = Trust::AtCorners;
         }
     }
     Ok(trust)

@@ -514,3 +514,61 @@ fn main(@builtin(workgroup_id) id: vec3<u32>) {
     let off = checked(&with(&stored, &[("/ sum)", "/ sum * 1.004)")]));
     fault(&off, "wrong values");
 }
+
+/// Elements that nobody writes at large shapes alone are found there, without any device.
+#[test]
+fn what_is_left_out_of_large_results_is_found() {
+    let single = with(
+        SOFTMAX,
+        &[("enable f16;\n", ""), ("f16", "f32"), ("f32(f32(", "(("), ("-6e4h", "-3e38")],
+    );
+    let report = checked(&with(
+        &single,
+        &[("if (id.x >= sizes.rows)", "if (id.x >= min(600u, sizes.rows))")],
+    ));
+    assert!(fault(&report, "output not written").contains("huge"), "{}", told(&report));
+    // An epsilon of a tenth shows where the variance is small.
+    let norm = "//% kind layer_norm
+//% dispatch [rows]
+struct Sizes { rows: u32, columns: u32, epsilon: f32 }
+@group(0) @binding(0) var<uniform> s: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(1)
+fn main(@builtin(workgroup_id) id: vec3<u32>) {
+  let start = id.x * s.columns;
+  var mean = 0.0;
+  for (var c = 0u; c < s.columns; c++) { mean += x[start + c]; }
+  mean /= f32(s.columns);
+  var sum = 0.0;
+  for (var c = 0u; c < s.columns; c++) { let d = x[start + c] - mean; sum += d * d; }
+  let factor = inverseSqrt(sum / f32(s.columns) + s.epsilon);
+  for (var c = 0u; c < s.columns; c++) {
+    y[start + c] = (x[start + c] - mean) * factor * weight[c] + bias[c];
+  }
+}
+";
+    is_right(norm);
+    let off = checked(&with(norm, &[("+ s.epsilon)", "+ 0.1 * s.epsilon)")]));
+    let seen = off.shapes.iter().find(|shape| shape.label == "little variance").unwrap();
+    assert!(!seen.faults.is_empty(), "{}", told(&off));
+}
+
+/// Workgroups whose size an `override` says run in another order as others do.
+#[test]
+fn sizes_of_workgroups_may_be_overridden() {
+    let Some(gpu) = gpu() else { return };
+    let text = with(
+        MATMUL,
+        &[(
+            "@compute @workgroup_size(8, 8)",
+            "override side: u32 = 8;\n@compute @workgroup_size(side, side)",
+        )],
+    );
+    let source = Source::new("it.wgsl", &text).unwrap();
+    let options = CheckOptions { device: Some(gpu), ..CheckOptions::default() };
+    let report = check(&source, &Spec::kind("matmul").unwrap(), &options).unwrap();
+    assert!(report.passed(), "{}", told(&report));
+}
