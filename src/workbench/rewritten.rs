@@ -160,7 +160,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
 }
 ";
         let module = naga::front::wgsl::parse_str(text).unwrap();
-        let module = shuffled(&module, [5, 3, 1]).unwrap();
+        let module = shuffled(&module, &HashMap::new(), [5, 3, 1]).unwrap();
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
         validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string("")));
     }
