@@ -26,6 +26,12 @@ pub(super) fn most(seeds: u64, size: [usize; 2]) -> usize {
     counts(seeds, size).next().unwrap_or(1)
 }
 
+/// One picture, sampled in so many steps.
+fn one(runner: &Runner, settings: &Settings, steps: usize) -> PictureShape {
+    let (size, guidance) = (runner.size(settings), runner.guidance(settings));
+    PictureShape { batch: 1, size, steps, guidance }
+}
+
 /// What a subject's own model is sampled in, and a step of that.
 pub(super) fn of_subject(
     runner: &Runner,
@@ -33,14 +39,9 @@ pub(super) fn of_subject(
     set: Option<&AppliedSet>,
     settings: &Settings,
 ) -> Result<(PictureShape, StepShape)> {
-    let shape = |batch| PictureShape {
-        batch,
-        size: runner.size(settings),
-        steps: subject.steps,
-        guidance: runner.guidance(settings),
-    };
+    let shape = one(runner, settings, subject.steps);
     fitting(runner, subject.seeds, &|batch| {
-        let shape = shape(batch);
+        let shape = PictureShape { batch, ..shape };
         (shape, spatial::plain_shape(runner, set, shape))
     })
 }
@@ -52,14 +53,9 @@ pub(super) fn of_scene(
     sets: &[(AppliedSet, Vec<f32>)],
     settings: &Settings,
 ) -> Result<(PictureShape, StepShape)> {
-    let shape = |batch| PictureShape {
-        batch,
-        size: runner.size(settings),
-        steps: scene.steps,
-        guidance: runner.guidance(settings),
-    };
+    let shape = one(runner, settings, scene.steps);
     fitting(runner, scene.seeds, &|batch| {
-        let shape = shape(batch);
+        let shape = PictureShape { batch, ..shape };
         (shape, spatial::regional_shape(runner, sets, 1 + scene.members.len(), shape))
     })
 }

@@ -366,8 +366,8 @@ impl<'a> Checking<'a> {
         let rounds = ROUNDS.max((4.0 * work / groups.max(1.0)) as u64);
         let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
         for &subgroup in subgroups(&interpreter) {
-            let (most, corners) = (MOST, false);
-            let options = Options { subgroup, overflow: ordinary, most, rounds, corners };
+            let options =
+                Options { subgroup, overflow: ordinary, most: MOST, rounds, corners: false };
             let (outputs, executed) = match self.execute(&interpreter, here, options) {
                 Ok(done) => done,
                 Err(Refusal(why)) => {

@@ -80,9 +80,10 @@ impl Pipeline {
         let shader = if checked {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: only kernels that the interpreter executed at small shapes, where every access
-            // stayed within its binding, are run unchecked; whoever measures one at others vouches
-            // for it as for kernels in a folder of his own.
+            // SAFETY: only kernels that the interpreter executed at these sizes are run unchecked,
+            // where every access that it looked at stayed within its binding (`trust`: all of them,
+            // or those of some workgroups, and at small shapes). For what was not looked at whoever
+            // measures vouches, as for kernels in a folder of his own; reports say so.
             unsafe {
                 device.create_shader_module_trusted(
                     descriptor,

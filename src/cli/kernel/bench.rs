@@ -23,8 +23,9 @@ use crate::cli::{Failure, interrupt, values};
 /// differs from itself, measured twice. Times are the device's timestamps; where it has none,
 /// elapsed time, and the process's CPU time where the device is a software driver. Results are
 /// compared with the reference, too: a kernel that is wrong says so, and the exit code is 1. Before
-/// that each is executed as it is written at the shapes, at the corners of the grid and in its
-/// middle: one that leaves its bindings there, or does not end, is not run (exit code 1, too).
+/// that each is executed as it is written at the shapes, all of it where that is quick, else at the
+/// corners of the grid and in its middle, and that is said: one that leaves its bindings there, or
+/// does not end, is not run (exit code 1, too).
 /// Without a card, name a software driver in --adapter.
 #[derive(Debug, Args)]
 pub struct Options {
