@@ -31,9 +31,27 @@ def drag(page, left: float, top: float, right: float, bottom: float) -> None:
     page.mouse.up()
 
 
-def last_job() -> dict:
+def jobs() -> list[dict]:
     with urllib.request.urlopen(address + "/api/jobs") as answer:
-        return json.load(answer)["jobs"][-1]
+        return json.load(answer)["jobs"]
+
+
+def last_job() -> dict:
+    return jobs()[-1]
+
+
+def start(page, button: str):
+    """Presses a button that begins a job, and gives the card of that very job.
+
+    The page hears of it a little later: until then the first card is the job before.
+    """
+    before = {job["id"] for job in jobs()}
+    page.get_by_role("button", name=button).click()
+    for _ in range(100):
+        if new := {job["id"] for job in jobs()} - before:
+            return page.locator(f"#job-{new.pop()}")
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{button} began no job")
 
 
 def two_regions(page) -> None:
@@ -49,8 +67,7 @@ def two_regions(page) -> None:
     cards.nth(0).get_by_label("Prompt", exact=True).fill("a red cat")
     cards.nth(1).get_by_label("Prompt", exact=True).fill("a blue dog")
     shoot(page, "regions")
-    page.get_by_role("button", name="Make it").click()
-    job = page.locator("#queue > li").first
+    job = start(page, "Make it")
     # Progress is seen: it samples, and is not done at once.
     expect(job).to_contain_text("sample", timeout=60_000)
     shoot(page, "sampling")
@@ -92,8 +109,7 @@ def other_shapes(page) -> None:
     cards.nth(1).get_by_label("Prompt", exact=True).fill("a blue dog")
     page.locator("#ask [name=steps]").fill("2")
     shoot(page, "shapes")
-    page.get_by_role("button", name="Make it").click()
-    job = page.locator("#queue > li").first
+    job = start(page, "Make it")
     expect(job).to_contain_text("done in", timeout=300_000)
     expect(job).to_contain_text("2 regions")
     # For the command line, which makes it again.
@@ -107,8 +123,7 @@ def previews(page) -> None:
     page.get_by_label("Prompt", exact=True).first.fill("a red cat in the snow")
     for name, value in [("width", "192"), ("height", "192"), ("steps", "100"), ("seed", "4")]:
         page.locator(f"#ask [name={name}]").fill(value)
-    page.get_by_role("button", name="Make it").click()
-    job = page.locator("#queue > li").first
+    job = start(page, "Make it")
     seen = job.locator("img.preview")
     expect(seen).to_be_visible(timeout=120_000)
     wide = "image => image.decode().then(() => image.naturalWidth)"
@@ -148,8 +163,7 @@ def problems_are_told(page) -> None:
     page.get_by_role("button", name="Make it").click()
     expect(page.locator("#problem")).to_contain_text("64 bits")
     page.locator("#ask [name=seed]").fill("")
-    page.get_by_role("button", name="Make it").click()
-    job = page.locator("#queue > li").first
+    job = start(page, "Make it")
     job.get_by_role("button", name="Cancel").click()
     expect(job).to_contain_text("cancelled", timeout=60_000)
 
@@ -164,8 +178,7 @@ def taught(page) -> None:
     form.locator("[name=words]").fill("<zorp1> <zorp2>")
     form.locator("[name=class_word]").fill("man")
     form.locator("[name=steps]").fill("12")
-    form.get_by_role("button", name="Teach it").click()
-    job = page.locator("#queue > li").first
+    job = start(page, "Teach it")
     expect(job).to_contain_text("teach zorp")
     expect(job).to_contain_text("done in", timeout=300_000)
     expect(job.locator("svg.curve")).to_be_visible()
@@ -175,8 +188,7 @@ def taught(page) -> None:
     page.locator("#fuse [name=name]").fill("both")
     page.locator("#fuse [name=steps]").fill("2")
     page.locator("#fuse-list input").first.check()
-    page.get_by_role("button", name="Fuse them").click()
-    job = page.locator("#queue > li").first
+    job = start(page, "Fuse them")
     expect(job).to_contain_text("fuse zorp into both")
     expect(job).to_contain_text("done in", timeout=600_000)
     expect(job).to_contain_text("Report on both")
