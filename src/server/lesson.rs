@@ -60,6 +60,7 @@ const KEYS: &[&str] = &[
     "prior_pictures",
     "class_prompt",
     "prior_weight",
+    "prior_target",
     "prior_steps",
     "seed",
     "checkpointing",

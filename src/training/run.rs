@@ -667,8 +667,11 @@ pub(super) fn step_config(
         unet_rank: settings.unet_rank,
         alpha: settings.alpha,
         batch: settings.batch * if prior { 2 } else { 1 },
-        prior_loss: prior
-            .then_some(PriorLoss { pictures: settings.batch, weight: settings.prior_weight }),
+        prior_loss: prior.then_some(PriorLoss {
+            pictures: settings.batch,
+            weight: settings.prior_weight,
+            target: settings.prior_target,
+        }),
         size: [size[1] / factor, size[0] / factor],
         words: settings.words.len(),
         clip_skip: settings.clip_skip,

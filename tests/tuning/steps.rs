@@ -12,8 +12,9 @@ use mixofshow::models::nn::Layers;
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{
-    self, AdamW, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, PriorLoss, Rates,
-    SecondText, State, StepConfig, TextLayers, TrainedLayer, TrainingStep, UNetLayers,
+    self, AdamW, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, PriorLoss,
+    PriorTarget, Rates, SecondText, State, StepConfig, TextLayers, TrainedLayer, TrainingStep,
+    UNetLayers,
 };
 use serde_json::Value;
 
@@ -118,9 +119,15 @@ impl Tuning {
             unet_rank: case.input("unet_rank"),
             alpha: number(&inputs["alpha"]),
             batch: if inputs["prior_weight"].is_null() { BATCH } else { 2 * BATCH },
-            prior_loss: inputs["prior_weight"]
-                .as_f64()
-                .map(|weight| PriorLoss { pictures: BATCH, weight: weight as f32 }),
+            prior_loss: inputs["prior_weight"].as_f64().map(|weight| PriorLoss {
+                pictures: BATCH,
+                weight: weight as f32,
+                target: match inputs["prior_target"].as_str() {
+                    None => PriorTarget::Noise,
+                    Some("base") => PriorTarget::Base,
+                    Some(other) => panic!("{other}"),
+                },
+            }),
             size: [SIZE; 2],
             tokens: TOKENS,
             words: 2,
@@ -353,6 +360,16 @@ fn one_embedding_and_updates_of_all_layers() {
 #[test]
 fn pictures_of_the_class_beside_the_concepts() {
     check("tuning_prior", On::Host);
+}
+
+#[test]
+fn pictures_of_the_class_as_the_model_itself_predicts_them() {
+    check("tuning_prior_base", On::Host);
+}
+
+#[test]
+fn the_class_as_both_text_encoders_of_stable_diffusion_xl_have_it() {
+    check("tuning_xl_prior_base", On::Host);
 }
 
 #[test]

@@ -112,6 +112,29 @@ CASES = {
         prior_weight=0.7,
         factors=[1.0, 0.6, 0.8, 1.0],
     ),
+    # The same, told what the model predicts of the class without anything that is trained.
+    "prior_base": PLAIN
+    | dict(
+        attention_loss=0.5,
+        masked=True,
+        accumulate=2,
+        prior_weight=0.7,
+        prior_target="base",
+        prediction="v_prediction",
+        text_layers="encoder-layer",
+        unet_layers="transformer",
+        lora_dropout=0.3,
+        seed=4,
+        factors=[1.0, 0.6, 0.8, 1.0],
+    ),
+    "xl_prior_base": PLAIN
+    | dict(
+        xl=True,
+        accumulate=2,
+        prior_weight=1.0,
+        prior_target="base",
+        factors=[1.0, 0.6, 0.8, 1.0],
+    ),
     # kohya's network_dropout and rank_dropout (sd-scripts, networks/lora.py), masks as kept() draws
     # them.
     "dropout": PLAIN
@@ -218,6 +241,8 @@ class Drops:
 
     def __init__(self, case, copies):
         self.case, self.copies, self.k, self.names = case, copies, 0, []
+        # Whether the updates are not there at all.
+        self.off = False
 
     def factors(self, name, hidden):
         case = self.case
@@ -252,6 +277,8 @@ def add_low_rank(model, network, chosen, rank, alpha, drops, fixed):
         def hook(
             _module, args, y, down=found[down], up=found[up], convolution=convolution, name=name
         ):
+            if drops.off:
+                return y
             x = args[0].movedim(1, -1) if convolution else args[0]
             hidden = x @ down.T
             update = alpha * ((hidden * drops.factors(name, hidden)) @ up.T)
@@ -407,11 +434,7 @@ def run(name, case):
         prediction_type=case["prediction"],
     )
 
-    losses, parts, norms, stopped = [], [], [], False
-    updates = BATCHES // case["accumulate"]
-    for k in range(BATCHES):
-        b = batch(case, k, copies)
-        drops.k = k
+    def predict(b, noisy):
         shape, added = (pictures(case), copies, TOKENS, -1), None
         ids = b["ids"].reshape(-1, TOKENS)
         if xl:
@@ -423,13 +446,25 @@ def run(name, case):
             added = dict(text_embeds=pooled, time_ids=b["sizes"])
         else:
             encoding = text(ids).last_hidden_state.reshape(shape)
+        return unet(noisy, b["timesteps"], encoding, added_cond_kwargs=added).sample
+
+    losses, parts, norms, stopped = [], [], [], False
+    updates = BATCHES // case["accumulate"]
+    for k in range(BATCHES):
+        b = batch(case, k, copies)
+        drops.k = k
         noisy = schedule.add_noise(b["latents"], b["noise"], b["timesteps"])
         target = (
             b["noise"]
             if case["prediction"] == "epsilon"
             else schedule.get_velocity(b["latents"], b["noise"], b["timesteps"])
         )
-        prediction = unet(noisy, b["timesteps"], encoding, added_cond_kwargs=added).sample
+        if case.get("prior_target") == "base":
+            drops.off = True
+            with torch.no_grad():
+                target = torch.cat([target[:BATCH], predict(b, noisy)[BATCH:]])
+            drops.off = False
+        prediction = predict(b, noisy)
         mask = b["loss_mask"][:, None]
         each = ((prediction - target) ** 2 * mask).sum([1, 2, 3]) / mask.sum([1, 2, 3])
         each = each * torch.tensor(case["factors"])

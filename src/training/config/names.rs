@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::backend::Precision;
 use crate::training::captions::Templates;
-use crate::training::step::{Method, TextLayers, UNetLayers};
+use crate::training::step::{Method, PriorTarget, TextLayers, UNetLayers};
 
 /// A name that none of the choices has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +116,8 @@ named!(UNetLayers, "attention, keys-values, transformer",
     "attention" | "Attention" | "CrossAttention" => UNetLayers::Attention,
     "keys-values" => UNetLayers::KeysValues,
     "transformer" | "Transformer2DModel" => UNetLayers::Transformer);
+named!(PriorTarget, "noise, base",
+    "noise" => PriorTarget::Noise, "base" => PriorTarget::Base);
 named!(Templates, "none, person, object, scene, style",
     "none" => Templates::None, "person" => Templates::Person, "object" => Templates::Object,
     "scene" => Templates::Scene, "style" => Templates::Style);
@@ -142,6 +144,7 @@ mod tests {
         check::<Method>("ed-lora, lora, p-plus, orthogonal");
         check::<TextLayers>("attention, encoder-layer");
         check::<UNetLayers>("attention, keys-values, transformer");
+        check::<PriorTarget>("noise, base");
         check::<Templates>("none, person, object, scene, style");
         assert_eq!("Transformer2DModel".parse(), Ok(UNetLayers::Transformer));
     }

@@ -12,7 +12,7 @@ use crate::backend::Precision;
 use crate::file_kind::read_text;
 use crate::plainly::plainly;
 use crate::training::captions::Templates;
-use crate::training::step::{Method, TextLayers, UNetLayers};
+use crate::training::step::{Method, PriorTarget, TextLayers, UNetLayers};
 
 /// Headings of the help.
 #[cfg(feature = "cli")]
@@ -337,6 +337,12 @@ options! {
     #[arg(long, value_name = "WEIGHT", help_heading = PRIOR)]
     #[arg(value_parser = ranges::PRIOR_WEIGHT.parser::<f32>())]
     prior_weight: f32,
+    /// What class pictures teach: noise, what was added to them, as DreamBooth, or base, what the
+    /// model without all that is trained predicts [default: noise]
+    ///
+    /// `base` leaves nothing to chance: it holds the model more firmly, for a tenth more time.
+    #[arg(long, value_name = "NAME", help_heading = PRIOR)]
+    prior_target: PriorTarget,
     /// Sampling steps of the class pictures that are made [default: 25]
     #[arg(long, value_name = "COUNT", help_heading = PRIOR)]
     #[arg(value_parser = ranges::PRIOR_STEPS.parser::<usize>())]

@@ -15,7 +15,7 @@ use crate::concept::PLACEHOLDER;
 use crate::numbers::{Range, counted};
 use crate::picture::MAX_SIDE;
 use crate::training::captions::Templates;
-use crate::training::step::{AdamW, Method, TextLayers, UNetLayers};
+use crate::training::step::{AdamW, Method, PriorTarget, TextLayers, UNetLayers};
 
 /// Standard deviation of words that start as noise, the method's.
 const DEVIATION: f32 = 0.013;
@@ -167,7 +167,7 @@ pub struct Settings {
     /// The last word's attention is drawn to the whole mask.
     pub full_identity: bool,
     /// Class pictures that are made; none where a folder has them. Runs that were saved before
-    /// there were any had none, and so have the four that follow the defaults.
+    /// there were any had none, and so have the five that follow the defaults.
     #[serde(default)]
     pub prior_pictures: usize,
     /// Class pictures of one's own.
@@ -179,6 +179,9 @@ pub struct Settings {
     /// Weight of their loss beside the concept's.
     #[serde(default = "prior_weight")]
     pub prior_weight: f32,
+    /// What they teach.
+    #[serde(default)]
+    pub prior_target: PriorTarget,
     /// Sampling steps of those that are made.
     #[serde(default = "prior_steps")]
     pub prior_steps: usize,
@@ -322,6 +325,7 @@ impl Settings {
             prior_folder: given.prior_folder,
             class_prompt: given.class_prompt,
             prior_weight: given.prior_weight.unwrap_or_else(prior_weight),
+            prior_target: given.prior_target.unwrap_or_default(),
             prior_steps: given.prior_steps.unwrap_or_else(prior_steps),
             seed: given.seed.unwrap_or(0),
             checkpointing: given.checkpointing.unwrap_or(false),
@@ -460,6 +464,13 @@ impl Settings {
                 one of them"
                     .into(),
             );
+        }
+        if self.prior_target != PriorTarget::default() && !self.has_prior() {
+            wrong.push(format!(
+                "prior_target is {}: expected class pictures beside it, from prior_pictures or \
+                prior_folder",
+                self.prior_target
+            ));
         }
         match &self.class_prompt {
             Some(prompt) => {

@@ -6,7 +6,7 @@ use clap::{Args, FromArgMatches};
 
 use super::*;
 use crate::training::captions::Templates;
-use crate::training::step::{Method, TextLayers, UNetLayers};
+use crate::training::step::{Method, PriorTarget, TextLayers, UNetLayers};
 
 const KINDS: [Kind; 4] = [Kind::Person, Kind::Object, Kind::Scene, Kind::Style];
 
@@ -178,12 +178,14 @@ fn class_pictures_are_made_or_in_a_folder() {
     assert!(!plain.has_prior());
     assert_eq!((plain.prior_pictures, plain.prior_weight, plain.prior_steps), (0, 1.0, 25));
     let own = settings("class_word = \"man\"\nprior_folder = \"men\"").unwrap();
+    assert_eq!(own.prior_target, PriorTarget::Noise);
     assert!(own.has_prior() && own.prior_folder.unwrap().is_absolute());
     let prompt = "initializers = \"<rand-0.1> <rand-0.1>\"\nprior_pictures = 5\n";
     assert!(settings(&format!("{prompt}class_prompt = \"a man\"")).unwrap().has_prior());
     for (text, says) in [
         ("class_word = \"man\"\nprior_pictures = 20000", "prior_pictures is 20000: expected"),
         ("class_word = \"man\"\nprior_weight = -0.5", "prior_weight is -0.5: expected a number"),
+        ("prior_target = \"base\"", "prior_target is base: expected class pictures beside it"),
         ("class_word = \"man\"\nprior_steps = 0", "prior_steps is 0: expected a whole number"),
         (
             "class_word = \"man\"\nprior_pictures = 3\nprior_folder = \"men\"",

@@ -6,7 +6,7 @@ use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers};
 use crate::scheduler::config::PredictionType;
 
-use super::config::{Models, Network, StepConfig, TrainedLayer};
+use super::config::{Models, Network, PriorLoss, PriorTarget, StepConfig, TrainedLayer};
 use super::dropout::{self, Factors};
 use super::error::{Error, Result};
 use super::layers::trained_layers;
@@ -263,6 +263,14 @@ fn forward(
     let (prompt, residuals) = (Encodings::Text(&texts.texts), Residuals::default());
     let inputs =
         UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
+    let target = match config.prior_loss {
+        Some(PriorLoss { pictures, target: PriorTarget::Base, .. }) => {
+            let own = graph.slice(target, 0, 0, batch - pictures)?;
+            let taught = base(graph, models, config, &texts, [sample, time], sizes, pictures)?;
+            graph.concat(&[own, taught], 0)?
+        }
+        _ => target,
+    };
     let mut layers = Layers::with_loras(graph, given(groups, Network::UNet, config));
     if config.attention_loss.is_some() {
         layers.watch_words(2);
@@ -281,6 +289,33 @@ fn forward(
     let captions = texts.inputs.clone();
     let inputs = BatchInputs { captions, sizes, latents, noise, signal, sigma, time, weights };
     Ok(Forward { inputs, texts, loss, regularisation, maps })
+}
+
+/// What the model predicts of a batch's last `pictures`, which are of the class, without anything
+/// that is trained: `[pictures, height, width, channels]`.
+fn base(
+    graph: &mut Graph,
+    models: &Models,
+    config: &StepConfig,
+    texts: &Texts,
+    [sample, time]: [Tensor; 2],
+    sizes: Option<Tensor>,
+    pictures: usize,
+) -> Result<Tensor> {
+    let (text, pooled) = texts::base(graph, models, config, texts, pictures)?;
+    let mut last = |tensor| graph.slice(tensor, 0, config.batch - pictures, pictures);
+    let (sample, time) = (last(sample)?, last(time)?);
+    let addition = match (pooled, sizes) {
+        (Some(pooled), Some(sizes)) => {
+            let sizes = last(sizes)?;
+            Some(graph.concat_channels(pooled, sizes)?)
+        }
+        _ => None,
+    };
+    let (prompt, residuals) = (Encodings::Text(&[text]), Residuals::default());
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
+    Ok(unet::unet(&mut Layers::new(graph), &models.unet, &inputs)?.sample)
 }
 
 /// What the loss is multiplied by where gradients are rounded to f16, and they divided by at last:

@@ -117,6 +117,21 @@ pub struct PriorLoss {
     pub pictures: usize,
     /// The loss is the mean over the other pictures, and so many times the mean over these.
     pub weight: f32,
+    /// What is to be predicted of them.
+    pub target: PriorTarget,
+}
+
+/// What pictures of the class teach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PriorTarget {
+    /// What was added to them, as any picture does (DreamBooth).
+    #[default]
+    Noise,
+    /// What the model predicts of them without anything that is trained: the model as its own
+    /// teacher (Hinton et al., "Distilling the knowledge in a neural network", 2015). Nothing of
+    /// it is by chance, and so it holds the model more firmly; a batch takes one more forward pass
+    /// of these pictures.
+    Base,
 }
 
 /// The optimiser's constants (Loshchilov and Hutter, "Decoupled weight decay regularization",

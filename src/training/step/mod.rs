@@ -22,8 +22,8 @@ use crate::backend::{Cost, Device, Rounding};
 use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
-    AdamW, AttentionLoss, Batch, Method, Models, Network, PriorLoss, Rates, SecondText, State,
-    StepConfig, StepReport, TextLayers, TrainedLayer, UNetLayers,
+    AdamW, AttentionLoss, Batch, Method, Models, Network, PriorLoss, PriorTarget, Rates,
+    SecondText, State, StepConfig, StepReport, TextLayers, TrainedLayer, UNetLayers,
 };
 pub use distillation::Lesson;
 pub use engine::PlannedBytes;

@@ -76,10 +76,7 @@ pub(super) fn build(
     let encodings: Vec<Tensor> =
         outputs.iter().filter_map(|found| found.first().copied()).collect();
     let pooled = outputs.iter().find_map(|found| found.get(1).copied());
-    let encoding = match encodings[..] {
-        [encoding] => encoding,
-        _ => graph.concat(&encodings, 2)?,
-    };
+    let encoding = side_by_side(graph, &encodings)?;
     let texts = match copies {
         1 => vec![encoding],
         _ => (0..copies)
@@ -91,6 +88,40 @@ pub(super) fn build(
         None => encoding,
     };
     Ok(Texts { inputs, texts, pooled, all })
+}
+
+/// The last `pictures` captions as the encoders read them without anything that is trained: one
+/// encoding for all layers, and the summaries.
+pub(super) fn base(
+    graph: &mut Graph,
+    models: &Models,
+    config: &StepConfig,
+    of: &Texts,
+    pictures: usize,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (mut encodings, mut pooled) = (Vec::new(), None);
+    for (encoder, captions) in models.encoders().iter().zip(&of.inputs) {
+        // The first copy, of all captions: their ends are counted in rows of these.
+        let embedded = graph.slice(captions.embedded, 0, 0, config.batch)?;
+        let mut layers = Layers::new(graph);
+        let outputs = within(&mut layers, encoder.network, |layers| {
+            let (of, reading) = (encoder.config, encoder.reading);
+            read(layers, of, reading, embedded, captions.ends, config.clip_skip)
+        })?;
+        for (i, output) in outputs.into_iter().enumerate() {
+            let last = graph.slice(output, 0, config.batch - pictures, pictures)?;
+            if i == 0 { encodings.push(last) } else { pooled = Some(last) }
+        }
+    }
+    Ok((side_by_side(graph, &encodings)?, pooled))
+}
+
+/// What all encoders make of the same tokens.
+fn side_by_side(graph: &mut Graph, encodings: &[Tensor]) -> Result<Tensor> {
+    match encodings {
+        [encoding] => Ok(*encoding),
+        _ => Ok(graph.concat(encodings, 2)?),
+    }
 }
 
 /// One text encoder: its encoding of all copies, and what is pooled of the first.

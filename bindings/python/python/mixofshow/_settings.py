@@ -64,6 +64,7 @@ class TrainingSettings(TypedDict, total=False):
     prior_folder: Path
     class_prompt: str
     prior_weight: float
+    prior_target: str
     prior_steps: int
     seed: int
     checkpointing: bool
