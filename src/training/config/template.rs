@@ -92,10 +92,11 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 
 # --- So that the words know it, and not the class ----------------------------------------
 # Rank 4 on attention, as published, leaves the class alone and learns a stranger's colours in part.
-# Ranks 16 (UNet) and 8 (text) on whole transformer blocks learn nearly all, and then all of a class
-# looks like the concept; not so with class pictures, as the model draws them, learnt beside the
-# concept's (prior preservation): then it is in the words. Figures: docs/train.md. A batch has as
-# many of them as of the concept's, which is twice the time and memory of an update.
+# Ranks 16 to 64 (UNet) and 8 (text) on whole transformer blocks learn nearly all, and then all of a
+# class looks like the concept; not so with class pictures, as the model draws them, learnt beside
+# the concept's (prior preservation): then it is in the words, best with prior_target = "base".
+# Figures: docs/train.md. A batch has as many of them as of the concept's, which is twice the time
+# and memory of an update.
 # prior_pictures = 0        # made before the first update, kept in NAME.training/class; 100, say
 # prior_folder = "{class_word}s"      # your own class pictures instead, NAME.txt beside each
 # class_prompt = "a photo of a {class_word}"   # default: the captions, the class word for <TOK>
