@@ -421,6 +421,7 @@ impl AskedControl {
         let (weight, start, end) = (self.weight, self.start, self.end);
         let source = ControlSource {
             network: self.network,
+            network_hash: None,
             image,
             make,
             name: name.clone(),
