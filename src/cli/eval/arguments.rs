@@ -103,12 +103,12 @@ pub struct Arguments {
         value_parser = Range::POSITIVE.parser::<f32>(), help_heading = ASKED
     )]
     pub scene_strength: f32,
-    /// Steer three in their regions by a picture: "NETWORK:image=PICTURE", and more after commas, as
-    /// `mos generate --control` takes it; may be given again
+    /// Steer three in their regions by a picture: "NETWORK:image=PICTURE", and more after commas,
+    /// as `mos generate --control` takes it; may be given again
     ///
     /// A sketch shows the places of three, so pairs, pictures from one prompt and those of one
-    /// concept are made without it. All scenes of three follow the same one: what it shows from left
-    /// to right goes with the concepts in the order of their words.
+    /// concept are made without it. All scenes of three follow the same one: who is on its left
+    /// stands for the first of the three in the order of their words.
     #[arg(long, value_name = "CONTROL", value_parser = controls::parse, help_heading = ASKED)]
     pub control: Vec<controls::Wanted>,
     /// What is around them
