@@ -163,7 +163,8 @@ def evaluate(
     `pictures` are folders with what each concept was taught from; `concepts` may be left out for a
     fused `model`, which knows its own. `model` is a loaded one, or a path or a name to load on
     `device`. `prompts` are `known`, `general`, a file, or lines with `<TOK>`. `controls` steer the
-    pictures of three in their regions, and no others. What is None is as in `mos eval`, `part` too: `"3/14"`, or what the environment of a job array says.
+    pictures of three in their regions, and no others. What is None is as in `mos eval`, `part` too:
+    `"3/14"`, or what the environment of a job array says.
 
     What was made is kept: the same call goes on with the next picture after it was ended. A folder
     of other settings is refused, unless `renew` says to make anew what would come out otherwise.
