@@ -35,6 +35,7 @@ from .world.subjects import KINDS
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("data", "vae", "towers", "identity", "unet", "adapter", "judge")
 AFTER = ("export", "score", "sheets")
+DRAWN = ("concepts", "sketch")
 
 
 def seconds(text):
@@ -56,7 +57,7 @@ def arguments():
     )
     parser.add_argument(
         "command",
-        choices=("all", "plan", *STAGES, *AFTER, "concepts", "sketch", "pack", "adopt", "vocabulary"),
+        choices=("all", "plan", *STAGES, *AFTER, *DRAWN, "pack", "adopt", "vocabulary"),
     )
     add = parser.add_argument
     add(

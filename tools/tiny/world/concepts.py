@@ -114,11 +114,14 @@ ROWS = {
     3: {"xs": (21, 64, 107), "scale": 0.68, "columns": ((0, 44), (42, 86), (84, 128))},
 }
 _OUT = 1  # pixels of a tail that may be outside
-_PLAIN = {"facing": 1, "sway": 0.0, "skin": (225, 180, 145), "hair": (95, 60, 35), "beard": False, "glasses": False}
+_PLAIN = {
+    "facing": 1, "sway": 0.0, "skin": (225, 180, 145), "hair": (95, 60, 35), "beard": False,
+    "glasses": False,
+}  # fmt: skip
 _PLAIN_CLOTHES = {
     "man": {"colour": "blue", "rgb": (50, 90, 205), "trousers": (45, 45, 50)},
     "woman": {"colour": "red", "rgb": (205, 40, 40)},
-}  # fmt: skip
+}
 _PLAIN_REST = {
     "colour": "gray",
     "rgb": (135, 135, 140),
@@ -128,8 +131,8 @@ _PLAIN_REST = {
 
 
 def sketch_scene(kinds=("man", "cat", "woman")):
-    """Two or three of these kinds side by side on white, in plain colours, each inside of its region: `SKETCH` holds
-    the outlines of a man, a cat and a woman."""
+    """Two or three of these kinds side by side on white, in plain colours, each inside of its
+    region: `SKETCH` holds the outlines of a man, a cat and a woman."""
     row = ROWS[len(kinds)]
     subjects = []
     for kind, x, columns in zip(kinds, row["xs"], row["columns"]):
@@ -141,7 +144,8 @@ def sketch_scene(kinds=("man", "cat", "woman")):
 
 
 def _inside(subject, x, base, scale, columns):
-    """Where it stands and how large it is: smaller and aside only as far as it must be to stay between these columns."""
+    """Where it stands and how large it is: smaller, and aside, only as far as it must be to stay
+    between these columns."""
     first, end = max(0, columns[0] - _OUT), min(SIZE, columns[1] + _OUT)
     left, right = _extent(subject, base, scale)
     while right - left > end - first:
