@@ -12,14 +12,14 @@ use mixofshow::counted;
 use mixofshow::metrics::survey::{
     self, Judge, Opened, Order, PromptList, Results, SHIPPED_JUDGE, STAND_IN, Stage, Wanted,
 };
-use mixofshow::pipeline::Pipeline;
-use mixofshow::pipeline::recipe::hex;
+use mixofshow::pipeline::recipe::{ControlSource, hex};
+use mixofshow::pipeline::{Control, Pipeline};
 
 use super::objects::Place;
 use super::progress::Progress;
 use super::share::share;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, interrupt, units};
+use super::{Failure, Global, Result, controls, files, interrupt, units};
 use arguments::{Merge, Merging};
 
 pub use arguments::Arguments;
@@ -36,6 +36,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let own_list = own_list(arguments)?;
     let mut towers = open_towers(arguments)?;
     towers.notes().for_each(|note| terminal.remark(note));
+    let sources = controls::sources(&arguments.control)?;
+    controls::check_names(&sources)?;
+    let followed = sources.iter().map(controls::picture).collect::<Result<Vec<_>>>()?;
     let model = arguments.model.as_deref().unwrap_or(SHIPPED);
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
@@ -55,9 +58,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let cast = wanted.read(&checkpoint, &list).map_err(failure)?;
     progress.aside(|| cast.notes.iter().for_each(|note| terminal.remark(note)));
     survey::check_apart(arguments.pictures.iter().map(PathBuf::as_path), out).map_err(failure)?;
+    let controls = controls::open(&sources, followed, &checkpoint)?;
     let gpu = global.open()?;
     progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
-    let order = order(arguments, judge);
+    let order = order(arguments, judge, controls.into_iter().zip(sources).collect());
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, order.precision)?;
     let stand_in = towers.stand_in(pipeline.model())?;
     if stand_in.is_some() {
@@ -184,12 +188,13 @@ fn scaled(given: &[String]) -> Result<Vec<ScaledFile>> {
     given.iter().map(|given| ScaledFile::parse(given).map_err(Failure::Usage)).collect()
 }
 
-fn order(arguments: &Arguments, judge: Judge) -> Order {
+fn order(arguments: &Arguments, judge: Judge, controls: Vec<(Control, ControlSource)>) -> Order {
     Order {
         pictures: arguments.count,
         together: arguments.together,
         one_prompt: arguments.one_prompt,
         scene_strength: arguments.scene_strength,
+        controls,
         place: arguments.place.clone(),
         seed: arguments.seed,
         size: arguments.size,

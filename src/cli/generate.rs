@@ -30,7 +30,7 @@ use super::files::make_folder_of;
 use super::objects::{self, Place};
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, interrupt, units};
+use super::{Failure, Global, Result, controls, files, interrupt, units};
 pub use arguments::Arguments;
 pub use destination::destinations;
 use item::Item;
@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if request.guidance == 1.0 && arguments.has_negative() && !negative.trim().is_empty() {
         terminal.warning("--negative has no effect at --guidance 1, which is no guidance");
     }
-    request.controls = steering::open(&recipe, control_pictures, &checkpoint)?;
+    request.controls = controls::open(&recipe.controls, control_pictures, &checkpoint)?;
     arguments.concepts.check_base(&request.concepts, &checkpoint)?;
     let gpu = global.open_like(recipe.rounding)?;
     progress.aside(|| {

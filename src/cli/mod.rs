@@ -1,6 +1,7 @@
 //! The command line: one file per command, arguments in, printing out. All work is done by the
 //! library.
 mod bench;
+mod controls;
 mod convert;
 mod demo;
 mod devices;

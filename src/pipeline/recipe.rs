@@ -99,6 +99,10 @@ pub struct ControlSource {
     /// The network as it was named: a folder inside of the model, a path, or a name in the folder
     /// of models.
     pub network: String,
+    /// Hash of its weights in hexadecimal digits, where somebody has made it: surveys do, so that
+    /// they know when it is another one under the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_hash: Option<String>,
     /// The picture that it follows.
     pub image: Source,
     /// What is made of the image first.
@@ -122,6 +126,15 @@ pub enum Made {
     Canny,
     /// [`picture::Picture::outline`]
     Outline,
+}
+
+impl std::fmt::Display for Made {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Canny => "canny",
+            Self::Outline => "outline",
+        })
+    }
 }
 
 impl std::str::FromStr for Made {

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use mixofshow::concept::Concept;
+use mixofshow::pipeline::recipe::Recipe;
 
 use super::concepts::{concept, rows_of, word};
 use super::{Ran, fixture, mos, ran, run};
@@ -199,6 +200,108 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
     let renewed = eval(at, "-o @/killed --seed 2 --together 0 --renew").ok();
     assert!(renewed.stderr.contains("4 pictures made"), "{}", renewed.stderr);
     run(at, "eval merge @/one @/killed -o @/no").failed(1, &["killed", "seed", "together"]);
+}
+
+/// A sketch steers three in their regions and nothing else; what changes in it makes these anew.
+#[test]
+fn three_follow_a_sketch() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    prepare(at);
+    let mut start = word("<man1>", rows_of("man"));
+    start.initializer = Some("man".into());
+    let mann = Concept { name: "mann".into(), words: vec![start], ..concept() };
+    mann.write(&at.join("mann.safetensors")).unwrap();
+    fs::create_dir(at.join("men")).unwrap();
+    fs::copy(fixture("models/concepts/zorp/00.png"), at.join("men/00.png")).unwrap();
+    fs::copy(fixture("models/concepts/sketch.png"), at.join("sketch.png")).unwrap();
+    fs::write(at.join("one.txt"), "a <TOK> here\n").unwrap();
+    let line = LINE.replace("--count", "-c @/mann.safetensors --pictures @/men --count");
+    let eval = |more: &str| run(at, &format!("{line} --prompts @/one.txt {more}"));
+    let trio = "pictures/together/kat+hund+mann-1.png";
+    #[track_caller]
+    fn changed(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u8>>) {
+        let pictures = before.iter().filter(|(name, _)| name.ends_with("-1.png"));
+        let differ: Vec<&str> = pictures
+            .filter(|(name, bytes)| after.get(*name) != Some(*bytes))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(differ, ["pictures/together/kat+hund+mann-1.png"]);
+    }
+
+    eval("-o @/a").ok();
+    let without = files(&at.join("a"));
+    assert!(without.contains_key(trio));
+    // Folders without controls are as they were before there were any.
+    assert!(!String::from_utf8_lossy(&without["settings.json"]).contains("controls"));
+    let sketch = "--control t2i_adapter:image=@/sketch.png";
+    eval(&format!("-o @/a {sketch}")).failed(1, &["differ in controls;", "--renew"]);
+    let told = eval(&format!("-o @/a {sketch} --renew --json")).ok();
+    assert!(told.stderr.contains("1 picture made, 1 scored"), "{}", told.stderr);
+    let steered = files(&at.join("a"));
+    changed(&without, &steered);
+    let json = told.json();
+    let control = &json["settings"]["controls"][0];
+    assert_eq!(control["network"], "t2i_adapter");
+    assert!(control["network_hash"].is_string() && control["image"]["sha256"].is_string());
+    let line_of = "three in their regions follow ";
+    for file in ["table.md", "index.html"] {
+        let text = String::from_utf8_lossy(&steered[file]);
+        assert!(text.contains(line_of) && text.contains("sketch.png by t2i_adapter"), "{file}");
+        assert!(!String::from_utf8_lossy(&without[file]).contains(line_of), "{file}");
+    }
+    let recipe = |name: &str| Recipe::read(&at.join("a").join(name)).unwrap().0;
+    assert_eq!(recipe(trio).controls.len(), 1);
+    assert!(recipe("pictures/together/kat+hund-1.png").controls.is_empty());
+    let again = eval(&format!("-o @/a {sketch}")).ok();
+    assert!(again.stderr.contains("0 pictures made, 0 scored"), "{}", again.stderr);
+    same(&steered, &files(&at.join("a")));
+
+    // The same network under another name and the same sketch elsewhere are the same.
+    fs::create_dir(at.join("net")).unwrap();
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        fs::copy(fixture("models/tiny/t2i_adapter").join(file), at.join("net").join(file)).unwrap();
+    }
+    fs::copy(at.join("sketch.png"), at.join("copy.png")).unwrap();
+    let again = eval("-o @/a --control @/net:image=@/copy.png").ok();
+    assert!(again.stderr.contains("0 pictures made, 0 scored"), "{}", again.stderr);
+
+    // Another weight, another sketch.
+    let weak = format!("{sketch},weight=0.5");
+    eval(&format!("-o @/a {weak}")).failed(1, &["controls.t2i_adapter.weight;"]);
+    let told = eval(&format!("-o @/a {weak} --renew")).ok();
+    assert!(told.stderr.contains("1 picture made, 1 scored"), "{}", told.stderr);
+    let weaker = files(&at.join("a"));
+    changed(&steered, &weaker);
+    fs::copy(fixture("models/concepts/brix/mask/00.png"), at.join("sketch.png")).unwrap();
+    let told = eval(&format!("-o @/a {weak} --renew")).ok();
+    assert!(told.stderr.contains("controls.t2i_adapter.image.sha256"), "{}", told.stderr);
+    let whole = files(&at.join("a"));
+    changed(&weaker, &whole);
+
+    // Parts come to the same bytes.
+    eval(&format!("-o @/p1 {weak} --part 1/2")).ok();
+    eval(&format!("-o @/p2 {weak} --part 2/2")).ok();
+    run(at, "eval merge @/p2 @/p1 -o @/all").ok();
+    same(&whole, &files(&at.join("all")));
+    run(at, "eval merge @/p1 @/a -o @/all").ok();
+
+    // What cannot steer is told before anything is made.
+    let no = |more: &str| eval(&format!("-o @/no {more}"));
+    let named = "two controls are called `t2i_adapter`";
+    no(&format!("{sketch} {weak}")).failed(2, &[named]);
+    no("--control t2i_adapter").failed(2, &["--control", "image="]);
+    no("--control t2i_adapter:image=@/none.png").failed(1, &["none.png"]);
+    no("--control nothing:image=@/copy.png").failed(1, &["nothing", "no such file"]);
+    no(&format!("{sketch} --together 0")).failed(2, &["--control", "--together 0"]);
+    let config = fs::read_to_string(at.join("net/config.json")).unwrap();
+    let other = config.replace("\"downscale_factor\": 8", "\"downscale_factor\": 16");
+    assert_ne!(config, other);
+    fs::write(at.join("net/config.json"), other).unwrap();
+    no("--control @/net:image=@/copy.png").failed(1, &["net", "T2I-Adapter"]);
+    run(at, &format!("{LINE} --prompts @/one.txt -o @/no {sketch}"))
+        .failed(2, &["--control", "three concepts in their regions", "fewer than three"]);
+    assert!(!at.join("no").exists());
 }
 
 #[test]

@@ -7,6 +7,7 @@ export     write the model folder
 score      the table of scores, into the card too
 sheets     pictures to look at
 concepts   write the held-out concepts' folders; with --cast SEED eight strangers', into --out
+sketch     draw outlines of --classes side by side, for the adapter to follow, into --out
 pack       write the stages' weights alone, as a start for training on another machine (its `--work`)
 adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
 vocabulary make vocab.json and merges.txt anew from CLIP's merges
@@ -19,11 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
-from PIL import Image
 
 from . import model as folders
 from . import score as scoring
@@ -31,10 +30,12 @@ from . import sheets, vocabulary
 from .runtime import Session
 from .stages import adapter, data, identity, judge, towers, unet, vae
 from .world import casts, concepts, scenes
+from .world.subjects import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("data", "vae", "towers", "identity", "unet", "adapter", "judge")
 AFTER = ("export", "score", "sheets")
+DRAWN = ("concepts", "sketch")
 
 
 def seconds(text):
@@ -56,7 +57,7 @@ def arguments():
     )
     parser.add_argument(
         "command",
-        choices=("all", "plan", *STAGES, *AFTER, "concepts", "pack", "adopt", "vocabulary"),
+        choices=("all", "plan", *STAGES, *AFTER, *DRAWN, "pack", "adopt", "vocabulary"),
     )
     add = parser.add_argument
     add(
@@ -119,6 +120,7 @@ def arguments():
         help="every stage for seconds, on little data, in a folder of its own",
     )
     add("--cast", type=int, metavar="SEED", help="concepts: eight strangers of this seed instead")
+    add("--classes", metavar="A,B,C", help="sketch: two or three kinds, from left to right")
     add(
         "--clip-merges",
         type=Path,
@@ -289,11 +291,20 @@ def pack(session, options):
 
 def write_concepts(folder):
     concepts.write_concepts(folder)
-    picture = np.asarray(scenes.render(concepts.sketch_scene())[0], np.float32) / 127.5 - 1
-    lines = adapter.outlines(torch.from_numpy(picture).permute(2, 0, 1)[None])[0, 0]
-    Image.fromarray((lines.numpy() * 255).astype(np.uint8)).convert("1").save(
-        folder / concepts.SKETCH, optimize=True
-    )
+    adapter.write_sketch(folder / concepts.SKETCH, concepts.sketch_scene())
+
+
+def write_sketch(options):
+    if options.classes is None or options.out == ROOT / "models" / "tiny":
+        raise SystemExit("sketch needs --classes A,B,C and --out FILE")
+    kinds = [kind.strip() for kind in options.classes.split(",")]
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise SystemExit(f"--classes: '{unknown[0]}' is none of {', '.join(KINDS)}")
+    if len(kinds) not in concepts.ROWS:
+        raise SystemExit(f"--classes: expected two or three, got {len(kinds)}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    adapter.write_sketch(options.out, concepts.sketch_scene(kinds))
 
 
 def plan(session, options):
@@ -352,6 +363,8 @@ def main():
         if options.out == ROOT / "models" / "tiny":
             raise SystemExit("concepts --cast needs --out DIR")
         return casts.write_cast(options.out, options.cast)
+    if command == "sketch":
+        return write_sketch(options)
     if command == "pack":
         return pack(session, options)
     if command == "adopt":

@@ -18,7 +18,7 @@ from .optimiser import Muon
 from .runtime import Average, Session, Trainer
 from .score import _judged
 from .stages import identity, towers
-from .stages.adapter import outline_iou, outlines
+from .stages.adapter import outline_iou, outlines, write_sketch
 from .stages.judge import _SIZES
 from .stages.vae import _whiten
 from .nets.t2i_adapter import T2IAdapter, strengthened
@@ -97,6 +97,17 @@ class World(unittest.TestCase):
                 if features["kind"] != "place":
                     share = (np.asarray(masks[0]) > 127).mean()
                     self.assertTrue(0.03 < share < 0.6, f"{name} covers {share:.2f}")
+
+    def test_sketches_have_everybody_in_their_region(self):
+        for kinds in [(kind,) * 3 for kind in KINDS] + [("dog", "car"), ("man", "dog", "woman")]:
+            scene = concepts.sketch_scene(kinds)
+            _, masks = scenes.render(scene)
+            for mask, (_, x, *_), (left, right) in zip(
+                masks, scene["subjects"], concepts.ROWS[len(kinds)]["columns"]
+            ):
+                columns = np.nonzero((np.asarray(mask) > 127).any(0))[0]
+                self.assertTrue(left - 1 <= columns[0] and columns[-1] <= right, (kinds, columns))
+                self.assertGreater(len(columns), 20, kinds)
 
     def test_plain_prompts_stay_plain_and_strange_ones_strange(self):
         for seed in range(30):
@@ -196,6 +207,15 @@ class Training(unittest.TestCase):
         self.assertAlmostEqual(outline_iou(lines, lines), 1.0)
         self.assertLess(outline_iou(lines, lines.roll(1, 0)), 0.4)
         self.assertEqual(outlines(torch.zeros(1, 3, 128, 128)).sum().item(), 0)
+
+    def test_the_sketch_that_ships_is_of_a_man_a_cat_and_a_woman(self):
+        shipped = _TOKENIZER.parents[1] / "concepts" / concepts.SKETCH
+        with tempfile.TemporaryDirectory() as folder:
+            for kinds, same in ((("man", "cat", "woman"), True), (("man", "dog", "woman"), False)):
+                path = Path(folder) / "sketch.png"
+                write_sketch(path, concepts.sketch_scene(kinds))
+                drawn, known = (np.asarray(Image.open(p)) for p in (path, shipped))
+                self.assertEqual((drawn == known).all(), same)
 
     def test_strengthened_adapters_have_larger_features(self):
         torch.manual_seed(0)

@@ -87,8 +87,16 @@ pub unsafe fn control(
     let name = unsafe { text(given.name, "name of a MosControl") }?.unwrap_or(stem);
     let (weight, start, end) = (given.weight, given.start, given.end);
     let image = Source::of(file.as_ref())?;
-    let source =
-        ControlSource { network: named, image, make, name: name.clone(), weight, start, end };
+    let source = ControlSource {
+        network: named,
+        network_hash: None,
+        image,
+        make,
+        name: name.clone(),
+        weight,
+        start,
+        end,
+    };
     Ok((Control { name, network, picture, weight, start, end }, source))
 }
 

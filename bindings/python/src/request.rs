@@ -91,7 +91,7 @@ struct AskedHires {
 
 /// The attributes of `mixofshow.Control`.
 #[derive(FromPyObject)]
-struct AskedControl {
+pub struct AskedControl {
     network: String,
     image: Given,
     make: Option<String>,
@@ -231,16 +231,8 @@ impl Asked {
             let check = || concept::check_base(concepts, checkpoint, base_hash_cache().as_deref());
             py.detach(check).or_raise()?;
         }
-        for control in self.controls {
-            let (control, source) = control.open(checkpoint)?;
-            if recipe.controls.iter().any(|other| other.name == source.name) {
-                let name = source.name;
-                let words = format!("two controls are called `{name}`: name= tells them apart");
-                return Err(argument(words));
-            }
-            request.controls.push(control);
-            recipe.controls.push(source);
-        }
+        (request.controls, recipe.controls) =
+            AskedControl::open_all(self.controls, checkpoint)?.into_iter().unzip();
         request.regions = placed.layout;
         recipe.request.regions = placed.told;
         recipe.region_masks = std::mem::take(&mut placed.sources);
@@ -392,6 +384,24 @@ impl AskedHires {
 }
 
 impl AskedControl {
+    /// Opens them, no two of a name.
+    pub fn open_all(
+        all: Vec<AskedControl>,
+        checkpoint: &Checkpoint,
+    ) -> PyResult<Vec<(Control, ControlSource)>> {
+        let mut opened: Vec<(Control, ControlSource)> = Vec::with_capacity(all.len());
+        for control in all {
+            let (control, source) = control.open(checkpoint)?;
+            if opened.iter().any(|(other, _)| other.name == control.name) {
+                let name = control.name;
+                let words = format!("two controls are called `{name}`: name= tells them apart");
+                return Err(argument(words));
+            }
+            opened.push((control, source));
+        }
+        Ok(opened)
+    }
+
     /// Opens the network: inside of the model, else by path, else in the folder of models.
     fn open(self, checkpoint: &Checkpoint) -> PyResult<(Control, ControlSource)> {
         let network = match checkpoint.controls.get(&self.network) {
@@ -421,6 +431,7 @@ impl AskedControl {
         let (weight, start, end) = (self.weight, self.start, self.end);
         let source = ControlSource {
             network: self.network,
+            network_hash: None,
             image,
             make,
             name: name.clone(),

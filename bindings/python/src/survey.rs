@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use crate::concept::Concept;
 use crate::errors::{OrRaise, argument};
 use crate::model::Model;
+use crate::request::AskedControl;
 use crate::watch::Watcher;
 
 /// What is asked for; what is none is as in `mos eval`.
@@ -30,6 +31,7 @@ pub struct Wanted {
     together: Option<u64>,
     one_prompt: Option<u64>,
     scene_strength: Option<f32>,
+    controls: Vec<AskedControl>,
     place: Option<String>,
     class_words: Vec<String>,
     force_base: bool,
@@ -103,6 +105,7 @@ impl Wanted {
             together: self.together,
             one_prompt: self.one_prompt.unwrap_or(usual.one_prompt),
             scene_strength: self.scene_strength.unwrap_or(usual.scene_strength),
+            controls: usual.controls,
             place: self.place.clone().unwrap_or(usual.place),
             seed: self.seed.unwrap_or(usual.seed),
             size: self.size,
@@ -147,7 +150,8 @@ pub fn evaluate(py: Python<'_>, model: Py<Model>, wanted: Wanted) -> PyResult<An
     let share = share(wanted.part.as_deref(), &mut warnings)?;
     let (mut order, judge) = wanted.order(model)?;
     let (cast, list) = (wanted.cast()?, wanted.list()?);
-    let Wanted { pictures, output: out, towers: files, renew, progress, .. } = wanted;
+    let Wanted { controls, pictures, output: out, towers: files, renew, progress, .. } = wanted;
+    order.controls = AskedControl::open_all(controls, &model.checkpoint)?;
     let mut watcher = Watcher::new(progress);
     let done = py.detach(|| {
         output::check_folder(&out)

@@ -64,6 +64,11 @@ def test_what_does_not_go_together_is_refused(model, concept, tmp_path):
         ms.evaluate([concept], **{**asked, "prompts": ["a photo"]}, **OPTIONS)
     with pytest.raises(ms.PipelineError, match="3/2"):
         ms.evaluate([concept], part="3/2", **asked, **OPTIONS)
+    sketch = ms.Control("t2i_adapter", ROOT / "models/concepts/sketch.png")
+    with pytest.raises(ms.MetricsError, match="fewer than three"):
+        ms.evaluate([concept], controls=[sketch], **asked, **OPTIONS)
+    with pytest.raises(ms.PipelineError, match="two controls are called `t2i_adapter`"):
+        ms.evaluate([concept], controls=[sketch, sketch], **asked, **OPTIONS)
     with pytest.raises(ms.MetricsError, match="nothing to evaluate"):
         ms.evaluate(**asked, **OPTIONS)
     with pytest.raises(TypeError, match="loaded"):

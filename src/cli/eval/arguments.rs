@@ -6,7 +6,7 @@ use mixofshow::backend::Precision;
 use mixofshow::metrics::survey::{Class, Judge, Share};
 use mixofshow::scheduler::sampler::SamplerKind;
 
-use crate::cli::values;
+use crate::cli::{controls, values};
 
 const ASKED: &str = "What is asked";
 const SCORES: &str = "Scores";
@@ -17,6 +17,9 @@ Examples:
   Two concepts from their own files, four pictures of each prompt:
     mos eval -c zorp.safetensors -c luma.safetensors --pictures models/concepts/zorp \\
         --pictures models/concepts/luma -n 4 -o out/eval
+  Three concepts, with a sketch to follow where all are in one picture:
+    mos eval -m three --pictures zorp/ --pictures mimi/ --pictures luma/ \\
+        --control t2i_adapter:image=sketch.png -o out/three
   A fused model, with towers of one's own:
     mos eval -m both --pictures potter/ --pictures hermione/ --clip clip-vit-base-patch32/ \\
         --dino dino_deitsmall16_pretrain.pth --csd csd.safetensors -o out/both
@@ -100,6 +103,14 @@ pub struct Arguments {
         value_parser = Range::POSITIVE.parser::<f32>(), help_heading = ASKED
     )]
     pub scene_strength: f32,
+    /// Steer three in their regions by a picture: "NETWORK:image=PICTURE", and more after commas,
+    /// as `mos generate --control` takes it; may be given again
+    ///
+    /// A sketch shows the places of three, so pairs, pictures from one prompt and those of one
+    /// concept are made without it. All scenes of three follow the same one: who is on its left
+    /// stands for the first of the three in the order of their words.
+    #[arg(long, value_name = "CONTROL", value_parser = controls::parse, help_heading = ASKED)]
+    pub control: Vec<controls::Wanted>,
     /// What is around them
     #[arg(long, value_name = "TEXT", default_value = "on the beach", help_heading = ASKED)]
     pub place: String,

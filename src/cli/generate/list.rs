@@ -10,11 +10,11 @@ use mixofshow::pipeline::recipe::{Recipe, Source, hex};
 use mixofshow::pipeline::{Generated, Pipeline};
 
 use super::item::{Item, read};
-use super::{Arguments, Order, open_model, order, steering, told, write};
+use super::{Arguments, Order, open_model, order, told, write};
 use crate::cli::progress::Progress;
 use crate::cli::share::share;
 use crate::cli::terminal::Terminal;
-use crate::cli::{Failure, Global, Result, interrupt, units};
+use crate::cli::{Failure, Global, Result, controls, interrupt, units};
 
 /// What is opened once.
 struct Studio {
@@ -141,7 +141,7 @@ fn made_by(studio: &Studio, asked: &mut Order, arguments: &Arguments) -> Result<
         (asked.request.guidance, asked.recipe.request.guidance) = (guidance, guidance);
     }
     let pictures = std::mem::take(&mut asked.control_pictures);
-    asked.request.controls = steering::open(&asked.recipe, pictures, &studio.checkpoint)?;
+    asked.request.controls = controls::open(&asked.recipe.controls, pictures, &studio.checkpoint)?;
     arguments.concepts.check_base(&asked.request.concepts, &studio.checkpoint)?;
     asked.recipe.adapter = Some(studio.gpu.name().to_string());
     asked.recipe.rounding = studio.gpu.rounding();

@@ -19,6 +19,8 @@ pub struct Item {
     pub prompt: String,
     /// Each concept in its region; none where one prompt names them all.
     pub regions: Layout,
+    /// The settings' controls steer it.
+    pub is_steered: bool,
     /// The same with class words, as texts are scored.
     pub text: String,
     /// Its seed.
@@ -46,6 +48,7 @@ impl Settings {
                         number,
                         prompt: filled(&prompt.text, &concept.phrase),
                         regions: Layout::default(),
+                        is_steered: false,
                         text: filled(&prompt.text, &concept.class_phrase()),
                         seed,
                         file: format!(
@@ -97,6 +100,7 @@ impl Settings {
             number: index,
             prompt: text.clone(),
             regions: Layout { regions, ..Layout::default() },
+            is_steered: !self.controls.is_empty() && scene.is_steered(),
             text,
             seed,
             file: format!("pictures/{TOGETHER}/{}-{seed}", scene.name),
@@ -114,6 +118,7 @@ impl Settings {
             kind: ONE_PROMPT.into(),
             prompt: sentence(&phrases, &scene.place),
             regions: Layout::default(),
+            is_steered: false,
             file: format!("pictures/{ONE_PROMPT}/{}-{seed}", scene.name),
             ..self.scene_item(index, seed)
         }
@@ -138,7 +143,7 @@ fn sentence(phrases: &[impl AsRef<str>], place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Settings;
-    use super::super::settings::sample;
+    use super::super::settings::{sample, sample_control};
 
     #[test]
     fn items_are_all_different_and_in_order() {
@@ -163,6 +168,21 @@ mod tests {
         let prompts: Vec<&str> = last.regions.regions.iter().map(|r| r.prompt.as_str()).collect();
         assert!(prompts[1].contains("a man on the left, a <b1> <b2> in the center"), "{prompts:?}");
         assert!(last.text.ends_with("on the beach") && !last.text.contains('<'));
+    }
+
+    #[test]
+    fn three_in_their_regions_are_steered_and_nothing_else() {
+        let without = Settings { one_prompt: 1, ..sample() };
+        let with = Settings { controls: vec![sample_control()], ..without.clone() };
+        assert!(without.items().iter().all(|item| !item.is_steered));
+        let items = with.items();
+        let steered: Vec<&str> =
+            items.iter().filter(|item| item.is_steered).map(|item| item.file.as_str()).collect();
+        assert_eq!(steered, ["pictures/together/a+b+c-5"]);
+        // Scores depend on the picture alone.
+        for (a, b) in without.items().iter().zip(&items) {
+            assert_eq!((without.scoring(a), &a.file), (with.scoring(b), &b.file));
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::backend::{Device, Precision, ReplacedKernel};
 use crate::checkpoint::{Checkpoint, SHIPPED, base_hash_cache};
 use crate::elsewhere::Nowhere;
 use crate::fusion::Previous;
-use crate::pipeline::recipe::Recipe;
-use crate::pipeline::{Model, Pipeline, Request};
+use crate::pipeline::recipe::{ControlSource, Recipe, hex};
+use crate::pipeline::{Control, Model, Pipeline, Request};
 use crate::scheduler::sampler::SamplerKind;
 
 /// What is asked for besides the concepts; the defaults are those of the command line.
@@ -26,6 +26,8 @@ pub struct Order {
     /// How strong a concept's own file is in its region, times its scales: in a small part of a
     /// picture it shows less. Concepts that the model itself has are as they are.
     pub scene_strength: f32,
+    /// What steers the pictures of three in their regions, and where it is from.
+    pub controls: Vec<(Control, ControlSource)>,
     /// What is around them.
     pub place: String,
     /// The first of each prompt.
@@ -53,6 +55,7 @@ impl Default for Order {
             together: None,
             one_prompt: 0,
             scene_strength: 1.0,
+            controls: Vec::new(),
             place: "on the beach".into(),
             seed: 1,
             size: None,
@@ -147,7 +150,8 @@ impl Order {
     /// The survey of `cast`; `scores` is the model whose towers score where `towers` has none.
     ///
     /// # Errors
-    /// A size that the model cannot have; a tower that nobody brings.
+    /// A size that the model cannot have; a tower that nobody brings; controls where no picture is
+    /// of three in their regions, or that don't fit the model.
     pub fn survey(
         &self,
         cast: Cast,
@@ -166,16 +170,19 @@ impl Order {
             return Err(Error::Usage(problem));
         }
         let Cast { concepts, subjects, .. } = cast;
+        let scenes = SceneSettings::of(&concepts, &self.place);
+        self.check_steered(&scenes)?;
         let settings = Settings {
             mos_eval: FORMAT,
             model: on.name.to_string(),
             model_hash: on.hash.clone(),
-            scenes: SceneSettings::of(&concepts, &self.place),
+            scenes,
             concepts,
             pictures: self.pictures,
-            together: self.together.unwrap_or(self.pictures),
+            together: self.together(),
             one_prompt: self.one_prompt,
             scene_strength: self.scene_strength,
+            controls: self.controls.iter().map(hashed).collect(),
             seed: self.seed,
             size: [width, height],
             steps: self.steps,
@@ -203,8 +210,41 @@ impl Order {
             kernels: on.kernels.to_vec(),
             ..Recipe::default()
         };
-        Ok(Survey { settings, subjects, recipe, elsewhere: Arc::new(Nowhere) })
+        let controls = self.controls.iter().map(|(control, _)| control.clone()).collect();
+        let survey = Survey { settings, subjects, recipe, controls, elsewhere: Arc::new(Nowhere) };
+        // A network that does not fit is told of before all the pictures that it does not steer.
+        if let Some(steered) = survey.settings.items().iter().find(|item| item.is_steered) {
+            on.pipeline.prepare(&survey.request(steered))?;
+        }
+        Ok(survey)
     }
+
+    /// Of each scene, each concept in its region.
+    fn together(&self) -> u64 {
+        self.together.unwrap_or(self.pictures)
+    }
+
+    /// Refuses controls that would steer nothing.
+    fn check_steered(&self, scenes: &[SceneSettings]) -> Result<()> {
+        let problem = if self.controls.is_empty() {
+            return Ok(());
+        } else if !scenes.iter().any(SceneSettings::is_steered) {
+            "there are fewer than three who stand in one"
+        } else if self.together() == 0 {
+            "none are asked for (--together 0)"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Usage(format!(
+            "--control steers pictures of three concepts in their regions, and {problem}"
+        )))
+    }
+}
+
+/// With the hash of its network: a name may come to mean another one.
+fn hashed((control, source): &(Control, ControlSource)) -> ControlSource {
+    let network_hash = Some(hex(&control.network.component.hash()));
+    ControlSource { network_hash, ..source.clone() }
 }
 
 /// Refuses to make pictures beside those that they are compared with.

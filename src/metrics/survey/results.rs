@@ -12,6 +12,7 @@ use super::record::{Record, hash_of};
 use super::settings::FORMAT;
 use super::{Error, Item, Result, Settings};
 use crate::metrics::METRICS;
+use crate::pipeline::recipe::ControlSource;
 
 /// A mean and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,13 +172,38 @@ impl Settings {
     pub(super) fn sampling(&self) -> String {
         let [width, height] = self.size;
         format!(
-            "{width}x{height}, {} steps of {}, guidance {}, {} of each prompt from seed {} on",
+            "{width}x{height}, {} steps of {}, guidance {}, {} of each prompt from seed {} on{}",
             self.steps,
             self.sampler,
             self.guidance,
             crate::numbers::counted(self.pictures as usize, "picture"),
-            self.seed
+            self.seed,
+            self.steering()
         )
+    }
+
+    /// What steers the pictures of three, as it goes on the line's end.
+    fn steering(&self) -> String {
+        let control = |control: &ControlSource| {
+            let ControlSource { network, image, make, weight, start, end, .. } = control;
+            let mut told = match make {
+                None => image.path.display().to_string(),
+                Some(make) => format!("{make} of {}", image.path.display()),
+            };
+            told += &format!(" by {network}");
+            if *weight != 1.0 {
+                told += &format!(", weight {weight}");
+            }
+            if [*start, *end] != [0.0, 1.0] {
+                told += &format!(", from {start} to {end} of the steps");
+            }
+            told
+        };
+        let all: Vec<String> = self.controls.iter().map(control).collect();
+        match all.is_empty() {
+            true => String::new(),
+            false => format!("; three in their regions follow {}", all.join(" and ")),
+        }
     }
 }
 
@@ -232,8 +258,26 @@ impl Mean {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::sample;
+    use super::super::settings::{sample, sample_control};
     use super::*;
+
+    #[test]
+    fn what_steers_is_told() {
+        assert!(sample().sampling().ends_with("from seed 5 on"), "{}", sample().sampling());
+        let controls = vec![
+            sample_control(),
+            ControlSource {
+                make: Some(crate::pipeline::recipe::Made::Canny),
+                weight: 0.5,
+                end: 0.6,
+                ..sample_control()
+            },
+        ];
+        let told = Settings { controls, ..sample() }.sampling();
+        let wanted = "on; three in their regions follow sketch.png by t2i_adapter and canny of \
+            sketch.png by t2i_adapter, weight 0.5, from 0 to 0.6 of the steps";
+        assert!(told.ends_with(wanted), "{told}");
+    }
 
     #[test]
     fn means_have_their_errors() {

@@ -16,7 +16,7 @@ use crate::graph::Array;
 use crate::metrics::{Comparison, Likeness, Place, Sample, Seen, scores};
 use crate::picture::{Picture, Sheet, parameters};
 use crate::pipeline::recipe::Recipe;
-use crate::pipeline::{Generated, MemoryPlan, Pipeline, Request};
+use crate::pipeline::{Control, Generated, MemoryPlan, Pipeline, Request};
 use crate::watch::{Progress, Watch, heed};
 
 /// What CLIPScore puts before texts.
@@ -33,6 +33,8 @@ pub struct Survey {
     /// What all pictures have in common: model, precision, sampler, size, steps, guidance; each
     /// has its own prompt, regions, seed and concepts.
     pub recipe: Recipe,
+    /// The settings' controls, opened, in the same order.
+    pub controls: Vec<Control>,
     /// What stands behind the folder: what is made is handed on there, and what others have made is
     /// brought from there.
     pub elsewhere: Arc<dyn Elsewhere>,
@@ -187,7 +189,7 @@ impl Survey {
         fits.then_some(record)
     }
 
-    fn request(&self, item: &Item) -> Request {
+    pub(super) fn request(&self, item: &Item) -> Request {
         let own = |who: &usize| self.subjects.get(*who)?.own.as_ref();
         let mut regions = item.regions.clone();
         let strength = self.settings.scene_strength;
@@ -205,6 +207,7 @@ impl Survey {
             regions,
             seed: item.seed,
             batch: 1,
+            controls: if item.is_steered { self.controls.clone() } else { Vec::new() },
             concepts: item.concepts.iter().filter_map(own).map(|(own, _)| own.clone()).collect(),
             ..self.recipe.request.clone()
         }
@@ -215,6 +218,7 @@ impl Survey {
         Recipe {
             request: self.request(item),
             concepts: item.concepts.iter().filter_map(own).map(|(_, from)| from.clone()).collect(),
+            controls: if item.is_steered { self.settings.controls.clone() } else { Vec::new() },
             ..self.recipe.clone()
         }
     }
@@ -282,11 +286,14 @@ fn without_names(mut recipe: Value) -> Value {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(map) => {
-                for key in ["path", "adapter", "name", "version"] {
-                    // The names of regions count.
-                    if key != "name" || map.contains_key("hash") {
-                        map.remove(key);
-                    }
+                // The names of regions count, and those of networks without a hash.
+                let is_hashed = map.contains_key("hash") || map.contains_key("network_hash");
+                for key in ["path", "adapter", "version"] {
+                    map.remove(key);
+                }
+                if is_hashed {
+                    map.remove("name");
+                    map.remove("network");
                 }
                 map.values_mut().for_each(strip);
             }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::prompts::{Class, Prompt};
 use super::{Error, Result};
+use crate::pipeline::recipe::ControlSource;
 
 /// The version of the folder's files.
 pub const FORMAT: u32 = 1;
@@ -38,6 +39,9 @@ pub struct Settings {
     /// How strong a concept's own file is in its region of a scene, times its scales.
     #[serde(default = "as_it_is", skip_serializing_if = "is_one")]
     pub scene_strength: f32,
+    /// What steers the pictures of three in their regions: networks, and what they follow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<ControlSource>,
     /// The first picture's of each prompt; those that follow count up.
     pub seed: u64,
     /// Width and height in pixels.
@@ -127,6 +131,11 @@ const THREE: [[f64; 4]; 3] =
     [[0.0, 0.25, 0.34, 1.0], [0.33, 0.25, 0.67, 1.0], [0.66, 0.25, 1.0, 1.0]];
 
 impl SceneSettings {
+    /// What steers by places steers this one: a sketch shows the places of three.
+    pub fn is_steered(&self) -> bool {
+        self.concepts.len() == THREE.len()
+    }
+
     /// The scenes of some concepts: each with the one that follows, and three in a row, but for
     /// places, which stand in no region.
     pub fn of(concepts: &[ConceptSettings], place: &str) -> Vec<SceneSettings> {
@@ -198,7 +207,9 @@ impl Settings {
 }
 
 /// Names only.
-const NAMES: [&str; 3] = ["model", "file", "path"];
+const NAMES: [&str; 4] = ["model", "file", "path", "network"];
+/// Lists whose members have names.
+const NAMED: [&str; 2] = ["concepts", "controls"];
 
 fn differ(key: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
     let within = |name: &str| if key.is_empty() { name.into() } else { format!("{key}.{name}") };
@@ -207,13 +218,17 @@ fn differ(key: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
             let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
             keys.sort();
             keys.dedup();
-            for name in keys.into_iter().filter(|name| !NAMES.contains(&name.as_str())) {
+            // Concepts' names are those of pictures' files; controls' are for people alone.
+            let is_name = |name: &str| {
+                NAMES.contains(&name) || name == "name" && key.starts_with("controls.")
+            };
+            for name in keys.into_iter().filter(|name| !is_name(name)) {
                 let nothing = Value::Null;
                 let (a, b) = (a.get(name).unwrap_or(&nothing), b.get(name).unwrap_or(&nothing));
                 differ(&within(name), a, b, found);
             }
         }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && key == "concepts" => {
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && NAMED.contains(&key) => {
             for (a, b) in a.iter().zip(b) {
                 let name = a["name"].as_str().unwrap_or_default().to_string();
                 differ(&within(&name), a, b, found);
@@ -272,6 +287,7 @@ pub(super) fn sample() -> Settings {
         together: 1,
         one_prompt: 0,
         scene_strength: 1.0,
+        controls: Vec::new(),
         seed: 5,
         size: [128, 128],
         steps: 2,
@@ -285,8 +301,42 @@ pub(super) fn sample() -> Settings {
 }
 
 #[cfg(test)]
+pub(super) fn sample_control() -> ControlSource {
+    ControlSource {
+        network: "t2i_adapter".into(),
+        network_hash: Some("4".into()),
+        image: crate::pipeline::recipe::Source { path: "sketch.png".into(), sha256: "5".into() },
+        make: None,
+        name: "t2i_adapter".into(),
+        weight: 1.0,
+        start: 0.0,
+        end: 1.0,
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controls_differ_by_what_they_do() {
+        let with = |control| Settings { controls: vec![control], ..sample() };
+        let (none, one) = (sample(), with(sample_control()));
+        assert_eq!(none.differences(&one), ["controls"]);
+        let mut other = sample_control();
+        other.network = "copied/adapter".into();
+        other.name = "adapter".into();
+        other.image.path = "elsewhere.png".into();
+        assert!(one.differences(&with(other.clone())).is_empty());
+        other.weight = 0.5;
+        other.image.sha256 = "6".into();
+        other.network_hash = Some("7".into());
+        assert_eq!(
+            one.differences(&with(other)),
+            ["image.sha256", "network_hash", "weight"]
+                .map(|key| format!("controls.t2i_adapter.{key}"))
+        );
+    }
 
     #[test]
     fn what_differs_is_named_and_names_are_no_difference() {
@@ -316,6 +366,12 @@ mod tests {
         assert!(Settings::read(folder.path()).unwrap().is_none());
         sample().write(folder.path()).unwrap();
         assert_eq!(Settings::read(folder.path()).unwrap(), Some(sample()));
+        // As it was before there were controls.
+        let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        assert!(!text.contains("controls"), "{text}");
+        let steered = Settings { controls: vec![sample_control()], ..sample() };
+        steered.write(folder.path()).unwrap();
+        assert_eq!(Settings::read(folder.path()).unwrap(), Some(steered));
         for (text, said) in
             [("{}", "not the settings"), ("{\"mos_eval\": 9}", "version"), ("{", "")]
         {

@@ -92,6 +92,7 @@ fn unusual() -> Recipe {
         latents_index: 3,
         controls: vec![ControlSource {
             network: "t2i_adapter".into(),
+            network_hash: Some("ef".repeat(32)),
             image: source("edges.png").unwrap(),
             make: Some(Made::Canny),
             name: "edges".into(),

@@ -96,7 +96,9 @@ fn control(steered: Steered, loaded: &Loaded) -> Result<(Control, ControlSource)
     };
     let control =
         Control { name: name.clone(), network: inside.clone(), picture, weight, start, end };
-    Ok((control, ControlSource { network, image, make, name, weight, start, end }))
+    let source =
+        ControlSource { network, network_hash: None, image, make, name, weight, start, end };
+    Ok((control, source))
 }
 
 fn make(

@@ -1,12 +1,15 @@
 """Training the control: outlines of a picture to feature maps that steer the (frozen) UNet towards it."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from .. import diffusion
 from ..nets import config
 from ..nets.t2i_adapter import T2IAdapter
 from ..runtime import Trainer, final_weights, learning_rate
+from ..world import scenes
 from . import unet as denoiser
 from .data import Pictures
 from .latents import Latents
@@ -26,6 +29,14 @@ def outlines(pictures):
     across = (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2
     down = (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
     return ((across.square() + down.square()).amax(1, keepdim=True) >= THRESHOLD**2).float()
+
+
+def write_sketch(path, scene):
+    """Writes the scene's outlines as a black and white picture."""
+    picture = np.asarray(scenes.render(scene)[0], np.float32) / 127.5 - 1
+    lines = outlines(torch.from_numpy(picture).permute(2, 0, 1)[None])[0, 0]
+    lines = Image.fromarray((lines.numpy() * 255).astype(np.uint8)).convert("1")
+    lines.save(path, format="PNG", optimize=True)
 
 
 def outline_iou(a, b):

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .canvas import SIZE
 from .places import PLACES
 from .scenes import describe, render
-from .subjects import sample_subject
+from .subjects import PEOPLE, sample_subject
 
 PICTURES = 8
 SKETCH = "sketch.png"
@@ -106,24 +107,56 @@ def save(folder, index, picture, mask, text):
     return mask
 
 
-def sketch_scene():
-    """A man, a cat and a woman side by side on white, as pictures of three have them: `SKETCH` holds their outlines."""
-    plain = {
-        "facing": 1,
-        "sway": 0.0,
-        "skin": (225, 180, 145),
-        "hair": (95, 60, 35),
-        "beard": False,
-        "glasses": False,
-    }
-    man = plain | {"kind": "man", "colour": "blue", "rgb": (50, 90, 205), "trousers": (45, 45, 50)}
-    cat = plain | {"kind": "cat", "colour": "gray", "rgb": (135, 135, 140), "eye": (110, 190, 110)}
-    woman = plain | {"kind": "woman", "colour": "red", "rgb": (205, 40, 40)}
-    subjects = [(man, 21, 116, 0.68), (cat, 64, 118, 0.68), (woman, 107, 116, 0.68)]
-    return {
-        "place": "white",
-        "seed": 0,
-        "count": 3,
-        "subjects": subjects,
-        "slots": ("left", "centre", "right"),
-    }
+# Of two and of three side by side: where they stand, how large they are at most, and the columns of
+# each, as the regions of `mos demo` and `mos eval` have them.
+ROWS = {
+    2: {"xs": (33, 95), "scale": 0.9, "columns": ((0, 64), (64, 128))},
+    3: {"xs": (21, 64, 107), "scale": 0.68, "columns": ((0, 44), (42, 86), (84, 128))},
+}
+_OUT = 1  # pixels of a tail that may be outside
+_PLAIN = {
+    "facing": 1, "sway": 0.0, "skin": (225, 180, 145), "hair": (95, 60, 35), "beard": False,
+    "glasses": False,
+}  # fmt: skip
+_PLAIN_CLOTHES = {
+    "man": {"colour": "blue", "rgb": (50, 90, 205), "trousers": (45, 45, 50)},
+    "woman": {"colour": "red", "rgb": (205, 40, 40)},
+}
+_PLAIN_REST = {
+    "colour": "gray",
+    "rgb": (135, 135, 140),
+    "eye": (110, 190, 110),
+    "roof": (110, 70, 50),
+}
+
+
+def sketch_scene(kinds=("man", "cat", "woman")):
+    """Two or three of these kinds side by side on white, in plain colours, each inside of its
+    region: `SKETCH` holds the outlines of a man, a cat and a woman."""
+    row = ROWS[len(kinds)]
+    subjects = []
+    for kind, x, columns in zip(kinds, row["xs"], row["columns"]):
+        subject = _PLAIN | {"kind": kind} | _PLAIN_CLOTHES.get(kind, _PLAIN_REST)
+        base = 116 if kind in PEOPLE else 118
+        subjects.append((subject, *_inside(subject, x, base, row["scale"], columns)))
+    slots = ("left", "right") if len(kinds) == 2 else ("left", "centre", "right")
+    return {"place": "white", "seed": 0, "count": len(kinds), "subjects": subjects, "slots": slots}
+
+
+def _inside(subject, x, base, scale, columns):
+    """Where it stands and how large it is: smaller, and aside, only as far as it must be to stay
+    between these columns."""
+    first, end = max(0, columns[0] - _OUT), min(SIZE, columns[1] + _OUT)
+    left, right = _extent(subject, base, scale)
+    while right - left > end - first:
+        scale *= (end - first) / (right - left)
+        left, right = _extent(subject, base, scale)
+    return max(min(x, end - right), first - left), base, scale
+
+
+def _extent(subject, base, scale):
+    """The columns that it covers, from where it stands: the first, and the one behind the last."""
+    middle = SIZE // 2
+    scene = {"place": "white", "seed": 0, "subjects": [(subject, middle, base, scale)]}
+    columns = np.nonzero((np.asarray(render(scene)[1][0]) > 127).any(0))[0]
+    return int(columns[0]) - middle, int(columns[-1]) + 1 - middle

@@ -14,7 +14,7 @@ from . import _native
 from ._arrays import PictureLike, image, picture
 from ._model import Model, Progress, load
 from ._native import Concept
-from ._request import Path, Plain, request
+from ._request import Control, Path, Plain, _control, request
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,6 +137,7 @@ def evaluate(
     together: Optional[int] = None,
     one_prompt: Optional[int] = None,
     scene_strength: Optional[float] = None,
+    controls: Iterable[Control] = (),
     place: Optional[str] = None,
     class_words: Sequence[str] = (),
     force_base: bool = False,
@@ -161,8 +162,9 @@ def evaluate(
 
     `pictures` are folders with what each concept was taught from; `concepts` may be left out for a
     fused `model`, which knows its own. `model` is a loaded one, or a path or a name to load on
-    `device`. `prompts` are `known`, `general`, a file, or lines with `<TOK>`. What is None is as in
-    `mos eval`, `part` too: `"3/14"`, or what the environment of a job array says.
+    `device`. `prompts` are `known`, `general`, a file, or lines with `<TOK>`. `controls` steer the
+    pictures of three in their regions, and no others. What is None is as in `mos eval`, `part` too:
+    `"3/14"`, or what the environment of a job array says.
 
     What was made is kept: the same call goes on with the next picture after it was ended. A folder
     of other settings is refused, unless `renew` says to make anew what would come out otherwise.
@@ -180,6 +182,7 @@ def evaluate(
         together=together,
         one_prompt=one_prompt,
         scene_strength=scene_strength,
+        controls=[_control(control) for control in controls],
         place=place,
         class_words=list(class_words),
         force_base=force_base,
