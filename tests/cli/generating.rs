@@ -75,6 +75,16 @@ fn pictures_of_a_list_are_shared_out_and_gone_on_with() {
     let pixels = |path: &str| Picture::open(at.join(path)).unwrap();
     assert_eq!(pixels("out/d-3.png"), pixels("d.png"));
     assert!(at.join("out/d-4.png").exists());
+    // A control that ends earlier steers otherwise.
+    let sketch = crate::fixture("models/concepts/sketch.png");
+    let steered = |end: f64| {
+        let control = format!("t2i_adapter:image={},end={end}", sketch.display());
+        run(at, &format!("{line} --control {control}")).ok().stderr
+    };
+    for (end, told) in [(1.0, "3 pictures in"), (0.5, "3 pictures in"), (0.5, "3 pictures were")] {
+        let stderr = steered(end);
+        assert!(stderr.contains(told), "{stderr}");
+    }
     run(at, &format!("{line} -p cat")).failed(2, &["--list", "--prompt"]);
     run(at, "generate -p cat --part 1/2").failed(2, &["--list"]);
     run(at, "generate --list @/none").failed(1, &["none"]);

@@ -60,9 +60,11 @@ fn is_there(wanted: &Recipe, seed: u64, path: &Path) -> bool {
         let all = [&recipe.image, &recipe.mask, &recipe.latents, &recipe.vae, &recipe.upscaler];
         let concepts = recipe.concepts.iter();
         let concepts = concepts.map(|c| (c.source.sha256.clone(), c.scale, c.text_scale));
-        let controls = recipe.controls.iter();
-        let controls =
-            controls.map(|c| (c.network.clone(), c.image.sha256.clone(), c.make, c.weight));
+        let controls = recipe.controls.iter().map(|c| {
+            let what = (c.network.clone(), c.image.sha256.clone(), c.make);
+            // Regions weigh them by their names.
+            (what, c.weight, c.start, c.end, c.name.clone())
+        });
         (all.map(hash), concepts.collect::<Vec<_>>(), controls.collect::<Vec<_>>())
     };
     format!("{a:?}") == format!("{b:?}")
