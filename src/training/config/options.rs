@@ -340,7 +340,8 @@ options! {
     /// What class pictures teach: noise, what was added to them, as DreamBooth, or base, what the
     /// model without all that is trained predicts [default: noise]
     ///
-    /// `base` leaves nothing to chance: it holds the model more firmly, for a tenth more time.
+    /// With `base` nothing of it is by chance. It takes a tenth more time; in the figures of
+    /// docs/train.md it made little difference.
     #[arg(long, value_name = "NAME", help_heading = PRIOR)]
     prior_target: PriorTarget,
     /// Sampling steps of the class pictures that are made [default: 25]

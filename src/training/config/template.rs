@@ -94,14 +94,13 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # Rank 4 on attention, as published, leaves the class alone and learns a stranger's colours in part.
 # Ranks 16 to 64 (UNet) and 8 (text) on whole transformer blocks learn nearly all, and then all of a
 # class looks like the concept; not so with class pictures, as the model draws them, learnt beside
-# the concept's (prior preservation): then it is in the words, best with prior_target = "base".
-# Figures: docs/train.md. A batch has as many of them as of the concept's, which is twice the time
-# and memory of an update.
+# the concept's (prior preservation): then it is in the words. Figures: docs/train.md.
+# A batch has as many of them as of the concept's, which is twice the time and memory of an update.
 # prior_pictures = 0        # made before the first update, kept in NAME.training/class; 100, say
 # prior_folder = "{class_word}s"      # your own class pictures instead, NAME.txt beside each
 # class_prompt = "a photo of a {class_word}"   # default: the captions, the class word for <TOK>
 # prior_weight = 1.0        # how much they count; lower where the concept is learnt too little
-# prior_target = "noise"    # or base: what the model itself predicts of them; firmer, a tenth slower
+# prior_target = "noise"    # or base: what the model itself predicts of them, not by chance
 # prior_steps = 25          # sampling steps of those that are made
 # Or: a third of the steps for the words alone. They know more without the LoRA, and less with it.
 # words_first = 0           # updates before the LoRAs join, at their full rate

@@ -129,8 +129,7 @@ pub enum PriorTarget {
     Noise,
     /// What the model predicts of them without anything that is trained: the model as its own
     /// teacher (Hinton et al., "Distilling the knowledge in a neural network", 2015). Nothing of
-    /// it is by chance, and so it holds the model more firmly; a batch takes one more forward pass
-    /// of these pictures.
+    /// it is by chance; a batch takes one more forward pass of these pictures.
     Base,
 }
 
