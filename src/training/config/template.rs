@@ -100,7 +100,7 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # prior_folder = "{class_word}s"      # your own class pictures instead, NAME.txt beside each
 # class_prompt = "a photo of a {class_word}"   # default: the captions, the class word for <TOK>
 # prior_weight = 1.0        # how much they count; lower where the concept is learnt too little
-# prior_target = "noise"    # or base: what the model itself predicts of them, not by chance
+# prior_target = "noise"    # what was added to them; base: what the model itself predicts
 # prior_steps = 25          # sampling steps of those that are made
 # Or: a third of the steps for the words alone. They know more without the LoRA, and less with it.
 # words_first = 0           # updates before the LoRAs join, at their full rate
